@@ -1,0 +1,174 @@
+"""The topics this process reads: each once, started by its first reader and kept for a while after its last."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from gateway.clock import Clock
+from gateway.errors import Unavailable
+from gateway.hub.feed import TopicFeed
+from gateway.hub.log import TopicLog
+from gateway.kafka.reader import ReaderStatus
+from gateway.kafka.replay import Replayed
+from gateway.model import Vector
+from gateway.hub.pump import Pump
+from gateway.uid import RecordIdentity
+
+log = logging.getLogger("gateway.hub")
+OPEN_SECONDS: Final = 5.0
+"""How long an open waits for Kafka before it is answered 503."""
+
+
+class Reader(Protocol):
+    """Fills one feed; never ends by itself."""
+
+    status: ReaderStatus
+
+    async def run(self) -> None: ...
+
+
+class Offsets(Protocol):
+    """Where a topic's partitions begin, end, and stood at a time."""
+
+    async def partitions(self, topic: str) -> int: ...
+    async def earliest(self, topic: str) -> Vector: ...
+    async def latest(self, topic: str) -> Vector: ...
+    async def at_time(self, topic: str, millis: int) -> Vector: ...
+
+
+class Replays(Protocol):
+    """Reads of what no log holds."""
+
+    async def read(
+        self, topic: str, start: Vector, until: Vector, *, max_records: int = 2000, max_bytes: int = 1 << 20
+    ) -> Replayed: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One Kafka cluster as the engine uses it."""
+
+    name: str
+    offsets: Offsets
+    replays: Replays
+    reader: Callable[[TopicFeed], Reader]
+
+
+@dataclass(slots=True)
+class _Use:
+    feed: TopicFeed
+    reader: Reader
+    task: asyncio.Task[None]
+    linger: asyncio.TimerHandle | None = None
+
+
+class Hub:
+    """Feeds by (cluster, topic), counted by reference."""
+
+    def __init__(
+        self,
+        sources: Mapping[str, Source],
+        *,
+        pump: Pump,
+        clock: Clock,
+        ring_records: int,
+        ring_bytes: int,
+        linger_seconds: float,
+        uid_key: bytes,
+        incarnation: Callable[[str, str], Awaitable[int]],
+    ) -> None:
+        self._sources = sources
+        self._pump = pump
+        self._clock = clock
+        self._ring_records = ring_records
+        self._ring_bytes = ring_bytes
+        self._linger_seconds = linger_seconds
+        self._uid_key = uid_key
+        self._incarnation = incarnation
+        self._uses: dict[tuple[str, str], _Use] = {}
+        self._starting: dict[tuple[str, str], asyncio.Lock] = {}
+
+    def source(self, cluster: str) -> Source:
+        """The cluster of that name. Raises Unavailable for one that is not configured."""
+        source = self._sources.get(cluster)
+        if source is None:
+            log.error("a contract names a cluster that is not configured", extra={"fields": {"cluster": cluster}})
+            raise Unavailable("The stream's source is not configured.", retry_after_ms=30_000)
+        return source
+
+    async def acquire(self, cluster: str, topic: str) -> TopicFeed:
+        """The topic's feed, live, with one more user. Raises Unavailable after ``OPEN_SECONDS``."""
+        use = await self._use(cluster, topic)
+        use.feed.users += 1
+        if use.linger is not None:
+            use.linger.cancel()
+            use.linger = None
+        try:
+            async with asyncio.timeout(OPEN_SECONDS):
+                await use.feed.is_live.wait()
+        except TimeoutError:
+            self.release(use.feed)
+            raise Unavailable("The stream's source does not answer.", retry_after_ms=2_000) from None
+        except asyncio.CancelledError:
+            self.release(use.feed)
+            raise
+        return use.feed
+
+    def release(self, feed: TopicFeed) -> None:
+        """One user less; without any the feed is closed after the linger."""
+        feed.users -= 1
+        use = self._uses.get((feed.cluster, feed.topic))
+        if feed.users == 0 and use is not None and use.feed is feed:
+            loop = asyncio.get_running_loop()
+            use.linger = loop.call_later(self._linger_seconds, self._close, feed)
+
+    async def _use(self, cluster: str, topic: str) -> _Use:
+        key = (cluster, topic)
+        use = self._uses.get(key)
+        if use is not None:
+            return use
+        lock = self._starting.setdefault(key, asyncio.Lock())
+        async with lock:
+            if key not in self._uses:
+                self._uses[key] = await self._begin(cluster, topic)
+            return self._uses[key]
+
+    async def _begin(self, cluster: str, topic: str) -> _Use:
+        source = self.source(cluster)
+        incarnation = await self._incarnation(cluster, topic)
+        feed = TopicFeed(
+            cluster=cluster,
+            topic=topic,
+            log=TopicLog(max_records=self._ring_records, max_bytes=self._ring_bytes),
+            pump=self._pump,
+            clock=self._clock,
+            incarnation=incarnation,
+            identity=RecordIdentity(self._uid_key, cluster=cluster, topic=topic, incarnation=incarnation),
+        )
+        reader = source.reader(feed)
+        return _Use(feed, reader, asyncio.create_task(reader.run(), name=f"reader {topic}"))
+
+    def _close(self, feed: TopicFeed) -> None:
+        key = (feed.cluster, feed.topic)
+        use = self._uses.get(key)
+        if use is not None and use.feed is feed and not feed.users:
+            del self._uses[key]
+            use.task.cancel()
+
+    async def close(self) -> None:
+        """Stop all readers."""
+        uses = list(self._uses.values())
+        self._uses.clear()
+        for use in uses:
+            if use.linger is not None:
+                use.linger.cancel()
+            use.task.cancel()
+        await asyncio.gather(*(use.task for use in uses), return_exceptions=True)
+
+    def readers(self) -> list[tuple[TopicFeed, ReaderStatus]]:
+        """What is read now, for health and metrics."""
+        return [(use.feed, use.reader.status) for use in self._uses.values()]

@@ -1,0 +1,354 @@
+"""One reader's way through history: replay, merge, then the shared view, without a gap and without a repeat.
+
+A reader opens at a vector V that need not fit any index of this process's log: another node interleaved the partitions
+in another way. Three modes, each of which ends in the next:
+
+- *replay*: V is older than the log. Records are read from Kafka up to the vector of a chosen index s.
+- *merge*: from s (or from the last index at or below V) on, a record is delivered only where it is at or beyond W, the
+  vector reached; encoded for this reader alone, since the shared view's cursors would make a resume repeat records.
+- *shared*: from the first index whose vector covers W, slices of the shared view and nothing else.
+
+A reader that falls out of the log, or whose log was restarted, opens anew at the vector where it stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+from gateway.errors import GatewayError, Internal, Unavailable
+from gateway.hub.log import PageMap, TopicLog
+from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Block, Gap, Slice, View, cut
+from gateway.kafka.faults import OutOfRange
+from gateway.kafka.replay import Replayed
+from gateway.model import Record, Vector
+
+Mode = Literal["replay", "merge", "shared"]
+_ENCODE_RECORDS: Final = 512
+_RETRY_SECONDS: Final = (0.3, 1.0)
+
+
+class History(Protocol):
+    """What Kafka still holds of one topic."""
+
+    async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
+        """Records from ``start`` to before ``until``, and the vector after them; raises OutOfRange."""
+        ...
+
+
+class Spelling(Protocol):
+    """How vectors and gaps are told to this reader."""
+
+    def cursor(self, vector: Vector) -> str: ...
+
+    def gap(self, gap: Gap) -> bytes: ...
+
+
+@dataclass(slots=True)
+class _Run:
+    """Records encoded for one reader."""
+
+    block: Block
+    map: PageMap
+    records: Sequence[Record]
+    at: int = 0
+
+
+class Reading:
+    """Where one read stands, and the next bytes for it.
+
+    ``take`` is synchronous and does a bounded amount of work. When it returns None, ``on_ready`` is called as soon as
+    another call may give more, for what this object learns by itself (replay); the log's news come by the hub.
+    ``failed`` is set where the read cannot go on, ``stalled`` while Kafka does not answer the replay.
+    """
+
+    def __init__(
+        self,
+        log: TopicLog,
+        view: View,
+        *,
+        start: Vector,
+        history: History,
+        spelling: Spelling,
+        on_ready: Callable[[], None],
+        replay_records: int = 2000,
+        runs_ahead: int = 2,
+    ) -> None:
+        self._log = log
+        self._view = view
+        self._history = history
+        self._spelling = spelling
+        self._on_ready = on_ready
+        self._replay_records = replay_records
+        self._runs_ahead = runs_ahead
+        self._queue: deque[_Run | Slice] = deque()
+        self._room = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._reached = list(start)
+        self._index = -1
+        self._map: PageMap | None = None
+        self._after_gap = False
+        self.mode: Mode = "shared"
+        self.failed: GatewayError | None = None
+        self.stalled: Unavailable | None = None
+        self.replayed = 0
+        self._place()
+
+    # ---- what a reader asks --------------------------------------------------------------------------------------
+
+    def take(self, *, max_records: int = SLICE_RECORDS, max_bytes: int = SLICE_BYTES) -> Slice | None:
+        """The next slice, or None where there is none now. A slice without body moved over what is not for us."""
+        if self.mode == "shared" and not self._queue:
+            if self._index < self._log.first:
+                self._place()
+                return self.take(max_records=max_records, max_bytes=max_bytes)
+            piece = self._view.take(
+                self._index, max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap
+            )
+            if piece is not None:
+                self._index = piece.stop
+                self._map = piece.map
+                self._after_gap = piece.gap is not None
+            return piece
+        if not self._queue and self.mode == "merge":
+            self._merge()
+        return self._take_private(max_records, max_bytes)
+
+    @property
+    def more(self) -> bool:
+        """Whether another ``take`` would give something at once."""
+        if self._queue:
+            return True
+        return self.mode != "replay" and self._index < self._log.head
+
+    @property
+    def at_head(self) -> bool:
+        """Whether everything the process has seen is taken."""
+        return self.mode != "replay" and not self._queue and self._index >= self._log.head
+
+    def vector(self) -> Vector:
+        """The vector before the next record that was not taken."""
+        if self._queue:
+            first = self._queue[0]
+            if isinstance(first, _Run):
+                return first.map.vector_before(first.at)
+            return tuple(self._reached) if first.map is None else first.map.start
+        if self.mode == "shared":
+            if self._index == self._log.head:
+                return self._log.head_vector
+            if self._map is not None:
+                return self._map.vector_before(self._index)
+        return tuple(self._reached)
+
+    def next_time(self) -> int | None:
+        """Kafka's time of the next record not taken, in epoch milliseconds; None at the head or where not known yet."""
+        if self._queue:
+            first = self._queue[0]
+            return first.records[first.at].timestamp if isinstance(first, _Run) else None
+        if self.mode != "replay" and self._log.first <= self._index < self._log.head:
+            page = self._log.page_at(self._index)
+            return page.records[self._index - page.first].timestamp
+        return None
+
+    def remaining(self) -> int:
+        """Records between here and the head: exact in the log, by offsets before it."""
+        if self.mode == "shared" and not self._queue and self._index >= self._log.first:
+            return self._log.head - self._index
+        here = self.vector()
+        return sum(max(0, head - here[p]) for p, head in enumerate(self._log.head_vector) if p < len(here))
+
+    def close(self) -> None:
+        """Stop the replay, if one is running. Nothing that was taken is affected."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    # ---- how it finds its way ------------------------------------------------------------------------------------
+
+    def _place(self) -> None:
+        """Choose the mode for the vector where this reader stands."""
+        if self._index >= 0:
+            self._reached = list(self.vector())
+        here = tuple(self._reached)
+        index = self._log.floor_index(here)
+        self._map = None
+        if index is None:
+            self.mode = "replay"
+            self._task = asyncio.get_running_loop().create_task(self._replay())
+            return
+        self._index = index
+        self.mode = "shared" if self._log.ceil_index(here) == index else "merge"
+
+    def _take_private(self, max_records: int, max_bytes: int) -> Slice | None:
+        if not self._queue:
+            # Nothing of the merge zone was for this reader, or the replay has not come that far.
+            return _NOTHING_YET if self.mode != "replay" and self._index < self._log.head else None
+        first = self._queue[0]
+        if isinstance(first, Slice):
+            self._queue.popleft()
+            self._room.set()
+            self._after_gap = False
+            return first
+        a = first.at
+        piece = cut(
+            first.block,
+            _entry(first.block, a),
+            max_records=max_records,
+            max_bytes=max_bytes,
+            stop=len(first.records),
+            map=first.map,
+            after_gap=self._after_gap,
+        )
+        first.at = piece.stop
+        self._after_gap = piece.gap is not None
+        if first.at >= len(first.records):
+            self._queue.popleft()
+            self._room.set()
+        return piece
+
+    def _merge(self) -> None:
+        """Encode a bounded part of the merge zone; leave it where the shared view serves from here on."""
+        log = self._log
+        if self._index < log.first:
+            self._index = -1
+            self._place()
+            return
+        end = log.ceil_index(tuple(self._reached))
+        if end is not None and end <= self._index:
+            self._enter_shared()
+            return
+        stop = log.head if end is None else end
+        if self._index >= stop:
+            return
+        page = log.page_at(self._index)
+        stop = min(stop, page.end)
+        zone = page.records[self._index - page.first : stop - page.first]
+        self._index = stop
+        fresh = [record for record in zone if record.offset >= self._at(record.partition)]
+        self._push(fresh)
+        end = log.ceil_index(tuple(self._reached))
+        if end is not None and end <= self._index:
+            self._enter_shared()
+
+    def _enter_shared(self) -> None:
+        self.mode = "shared"
+        self._map = None
+
+    def _at(self, partition: int) -> int:
+        return self._reached[partition] if partition < len(self._reached) else 0
+
+    def _push(self, records: Sequence[Record]) -> None:
+        """Queue ``records`` as a run encoded from the vector reached, and move that vector behind them."""
+        selector = self._view.selector
+        chosen = None if selector is None else [selector.matches(record) for record in records]
+        start = tuple(self._reached)
+        run = _Run(Block(0), PageMap(0, start), records)
+        run.block.writer = self._view.encoder.begin(start)
+        for record in records:
+            run.map.partitions.append(record.partition)
+            run.map.nexts.append(record.next)
+            self._move(record.partition, record.next)
+        self._view.encoder.encode(run.block, records, first=0, chosen=chosen)
+        if run.block.index:
+            self._queue.append(run)
+
+    def _move(self, partition: int, to: int) -> None:
+        if partition >= len(self._reached):
+            self._reached.extend([0] * (partition + 1 - len(self._reached)))
+        self._reached[partition] = max(self._reached[partition], to)
+
+    # ---- replay --------------------------------------------------------------------------------------------------
+
+    async def _replay(self) -> None:
+        """Read from Kafka up to an index of the log. Cancelled by ``close``; what was queued until then stays."""
+        try:
+            await self._read_up_to_log()
+        except asyncio.CancelledError:
+            raise
+        except GatewayError as error:
+            self.failed = error
+        except Exception as error:  # noqa: BLE001 - the reader must hear of it; the subscription logs it
+            self.failed = Internal("The replay failed.")
+            self.failed.__cause__ = error
+        self._task = None
+        self._on_ready()
+
+    async def _read_up_to_log(self) -> None:
+        log = self._log
+        target = -1
+        until: Vector = ()
+        while True:
+            if target < log.first:
+                # The middle of the log: near enough to be reached, far enough from eviction.
+                target = (log.first + log.head) // 2
+                until = log.vector_before(target)
+            if all(self._at(partition) >= end for partition, end in enumerate(until)):
+                break
+            while len(self._queue) >= self._runs_ahead:
+                self._room.clear()
+                await self._room.wait()
+            await self._read_some(until)
+            self._on_ready()
+        self._index = target
+        self.mode = "merge"
+
+    async def _read_some(self, until: Vector) -> None:
+        start = tuple(self._at(partition) for partition in range(len(until)))
+        try:
+            read = await self._history.read(
+                start, until, max_records=self._replay_records, max_bytes=2 * SLICE_BYTES
+            )
+        except OutOfRange as error:
+            self._skip(error)
+            return
+        except Unavailable as error:
+            # An open stream outlives Kafka's bad days: it waits here, heartbeats go on.
+            self.stalled = error
+            await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311
+            return
+        self.stalled = None
+        self.replayed += len(read.records)
+        for at in range(0, len(read.records), _ENCODE_RECORDS):
+            if at:
+                # Encoding is cut like a broadcast is: others get their turn.
+                self._on_ready()
+                await asyncio.sleep(0)
+            self._push(read.records[at : at + _ENCODE_RECORDS])
+        for partition, position in enumerate(read.vector):
+            self._move(partition, position)
+
+    def _skip(self, bounds: OutOfRange) -> None:
+        """The topic does not hold what comes next: say so at this place, and go on where it begins."""
+        before = tuple(self._reached)
+        reason = "retention"
+        for partition, (earliest, latest) in enumerate(zip(bounds.earliest, bounds.latest, strict=True)):
+            position = self._at(partition)
+            if position > latest:
+                # Offsets that were given out do not exist any more: this is another history, read from its start.
+                reason = "history_changed"
+            if not earliest <= position <= latest:
+                self._move(partition, earliest)
+                self._reached[partition] = earliest
+        self.announce(reason, before=before, after=tuple(self._reached))
+
+    def announce(self, reason: str, *, before: Vector, after: Vector) -> None:
+        """Queue a gap as the next thing this reader gets."""
+        cursor = self._spelling.cursor
+        gap = Gap(entry=0, reason=reason, start=cursor(before).encode(), resumed_at=cursor(after).encode())
+        here = PageMap(0, before)
+        self._queue.append(
+            Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, map=here)
+        )
+
+
+def _entry(block: Block, index: int) -> int:
+    """The first entry of a private block at or after its record ``index``."""
+    return bisect_left(block.index, index)
+
+
+_NOTHING_YET: Final = Slice(body=b"", records=0, data_bytes=0, gap=None, stop=0, map=None)
