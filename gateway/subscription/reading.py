@@ -113,7 +113,7 @@ class Reading:
             if piece is not None:
                 self._index = piece.stop
                 self._map = piece.map
-                self._after_gap = piece.gap is not None
+                self._note(piece)
             return piece
         if not self._queue and self.mode == "merge":
             self._merge()
@@ -205,11 +205,16 @@ class Reading:
             after_gap=self._after_gap,
         )
         first.at = piece.stop
-        self._after_gap = piece.gap is not None
+        self._note(piece)
         if first.at >= len(first.records):
             self._queue.popleft()
             self._room.set()
         return piece
+
+    def _note(self, piece: Slice) -> None:
+        """Remember whether the last thing told was an undecodable stretch: what follows directly belongs to it."""
+        if piece.records or piece.gap is not None:
+            self._after_gap = piece.gap is not None
 
     def _merge(self) -> None:
         """Encode a bounded part of the merge zone; leave it where the shared view serves from here on."""
