@@ -16,15 +16,18 @@
     │   ├── InsufficientScope, ClaimMissing, TransportNotOffered, NotEntitled
     │   └── TenantSuspended, ReplayNotAllowed, OriginNotAllowed, AccessWithdrawn
     ├── NotFound                   404  4400  StreamNotFound
-    ├── MethodNotAllowed           405, NotAcceptable 406, PayloadTooLarge 413
-    ├── Gone                       410  4410  StreamRetired, CursorExpired
+    ├── MethodNotAllowed           405, NotAcceptable 406
+    ├── RequestTimeout             408  4400  the request did not arrive in time
+    ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
+    ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
     ├── TooSlow                         4408
     └── Unavailable                503  4503  come back later; Draining
         Internal                   500  4500
 
 A class says: ``code`` (stable slug), ``status`` (HTTP), ``close_code`` (WebSocket), ``reconnect`` (may the same
 request be tried again as it is), ``title`` and ``action`` (what the partner does now). An instance adds ``detail`` and,
-where known, ``retry_after_ms``. Raise these from anywhere on the partner's path; the edges spell them as problem
+where known, ``retry_after_ms``; ``headers`` go into the HTTP answer, ``extensions`` are further members of the body
+(``CursorExpired`` has ``earliest``). Raise these from anywhere on the partner's path; the edges spell them as problem
 bodies (RFC 9457), ``goodbye`` events and close codes.
 """
 
@@ -44,12 +47,18 @@ class GatewayError(Exception):
     action = "Try again later; give the correlation id to the operator if it stays."
 
     def __init__(
-        self, detail: str = "", *, retry_after_ms: int | None = None, headers: Mapping[str, str] | None = None
+        self,
+        detail: str = "",
+        *,
+        retry_after_ms: int | None = None,
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.retry_after_ms = retry_after_ms
         self.headers = dict(headers or {})
+        self.extensions = dict(extensions or {})
 
 
 class Internal(GatewayError):
@@ -119,10 +128,14 @@ class TokenMissing(Unauthorized):
 
 
 class TokenInvalid(Unauthorized):
-    """One message for every reason a token is refused, so that it is no oracle; the log has the reason."""
+    """One message for every reason a token is refused, so that it is no oracle; ``reason`` is for logs and metrics."""
 
     code = "token_invalid"
     title = "Access token refused"
+
+    def __init__(self, reason: str = "unspecified", *, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(headers=headers)
+        self.reason = reason
 
 
 class TokenExpired(Unauthorized):
@@ -130,6 +143,7 @@ class TokenExpired(Unauthorized):
 
     code = "token_expired"
     title = "Access token expired"
+    reason = "expired"
 
 
 class Forbidden(GatewayError):
@@ -236,6 +250,17 @@ class MethodNotAllowed(GatewayError):
     action = "Use one of the methods in the Allow header."
 
 
+class UpgradeRequired(GatewayError):
+    """An address that speaks WebSocket only was asked without an upgrade (RFC 9110 §15.5.22)."""
+
+    code = "upgrade_required"
+    status = 426
+    close_code = 4400
+    reconnect = False
+    title = "Upgrade required"
+    action = "Open the address with a WebSocket client, or read the stream over another protocol."
+
+
 class NotAcceptable(GatewayError):
     """Nothing in Accept that this route serves."""
 
@@ -245,6 +270,49 @@ class NotAcceptable(GatewayError):
     reconnect = False
     title = "Not acceptable"
     action = "Accept one of the media types named in the detail."
+
+
+class RequestTimeout(GatewayError):
+    """The request did not arrive in the time allowed."""
+
+    code = "request_timeout"
+    status = 408
+    close_code = 4400
+    title = "Request timeout"
+    action = "Connect again and send the whole request at once."
+
+
+class PayloadTooLarge(GatewayError):
+    """A request body over the bound."""
+
+    code = "payload_too_large"
+    status = 413
+    close_code = 4400
+    reconnect = False
+    title = "Payload too large"
+    action = "Send a smaller body; the detail says the bound."
+
+
+class UriTooLong(GatewayError):
+    """A request target over the bound."""
+
+    code = "uri_too_long"
+    status = 414
+    close_code = 4400
+    reconnect = False
+    title = "URI too long"
+    action = "Shorten the query; the detail says the bound."
+
+
+class HeadersTooLarge(GatewayError):
+    """A header line, all headers together, or their number over the bound (RFC 6585)."""
+
+    code = "headers_too_large"
+    status = 431
+    close_code = 4400
+    reconnect = False
+    title = "Headers too large"
+    action = "Send fewer or shorter headers; the detail says the bound."
 
 
 class Gone(GatewayError):
@@ -301,9 +369,14 @@ class Unavailable(GatewayError):
     action = "Try again after the time given."
 
     def __init__(
-        self, detail: str = "", *, retry_after_ms: int | None = 1000, headers: Mapping[str, str] | None = None
+        self,
+        detail: str = "",
+        *,
+        retry_after_ms: int | None = 1000,
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, object] | None = None,
     ) -> None:
-        super().__init__(detail, retry_after_ms=retry_after_ms, headers=headers)
+        super().__init__(detail, retry_after_ms=retry_after_ms, headers=headers, extensions=extensions)
 
 
 class Draining(Unavailable):

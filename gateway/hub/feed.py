@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol
+from typing import TypeVar, cast
 
 from gateway.clock import Clock
 from gateway.hub.log import TopicLog
+from gateway.hub.pump import Pump, Pumped
 from gateway.hub.view import View
 from gateway.model import Record, Vector
-from gateway.hub.pump import Pump, Pumped
 from gateway.uid import RecordIdentity
+
+T = TypeVar("T")
 
 
 class TopicFeed:
@@ -102,16 +104,14 @@ class TopicFeed:
             del self._views[key]
             view.close()
 
-    def shared(self, key: Hashable, make: Callable[[], object]) -> object:
+    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """Something derived from the log that several views use (a field index), made once."""
         if key not in self._shared:
             self._shared[key] = make()
-        return self._shared[key]
+        return cast(T, self._shared[key])
 
     def view_bytes(self) -> int:
         return sum(view.bytes for view in self._views.values())
 
     def views(self) -> int:
         return len(self._views)
-
-

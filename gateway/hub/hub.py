@@ -12,10 +12,10 @@ from gateway.clock import Clock
 from gateway.errors import Unavailable
 from gateway.hub.feed import TopicFeed
 from gateway.hub.log import TopicLog
+from gateway.hub.pump import Pump
 from gateway.kafka.reader import ReaderStatus
 from gateway.kafka.replay import Replayed
 from gateway.model import Vector
-from gateway.hub.pump import Pump
 from gateway.uid import RecordIdentity
 
 log = logging.getLogger("gateway.hub")

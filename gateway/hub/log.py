@@ -21,7 +21,7 @@ PAGE_BYTES: Final = 160 * 1024
 _RECORD_OVERHEAD: Final = 200
 
 
-class PageMap:
+class Trail:
     """Which partition each record of a page came from, and where that partition stood after it."""
 
     __slots__ = ("first", "nexts", "partitions", "start")
@@ -46,11 +46,11 @@ class PageMap:
 class Page:
     """Consecutive records of the log with their map. Only the last page of a log grows."""
 
-    __slots__ = ("bytes", "first", "map", "records")
+    __slots__ = ("bytes", "first", "records", "trail")
 
     def __init__(self, first: int, start: Vector) -> None:
         self.first = first
-        self.map = PageMap(first, start)
+        self.trail = Trail(first, start)
         self.records: list[Record] = []
         self.bytes = 0
 
@@ -113,8 +113,8 @@ class TopicLog:
         for record in records:
             page = self._room()
             page.records.append(record)
-            page.map.partitions.append(partition)
-            page.map.nexts.append(record.next)
+            page.trail.partitions.append(partition)
+            page.trail.nexts.append(record.next)
             vector[partition] = record.next
             size = _RECORD_OVERHEAD + len(record.value or b"") + len(record.key or b"")
             page.bytes += size
@@ -186,23 +186,23 @@ class TopicLog:
         """The vector before ``index``, for first ≤ index ≤ head."""
         if index == self.head:
             return self.head_vector
-        return self.page_at(index).map.vector_before(index)
+        return self.page_at(index).trail.vector_before(index)
 
     def floor_index(self, vector: Vector) -> int | None:
         """The greatest index whose vector is ≤ ``vector`` in every partition; None where the log starts beyond it."""
         if self.first == self.head:
             return self.head if _at_most(self.head_vector, vector) else None
-        if not _at_most(self._pages[self._dropped].map.start, vector):
+        if not _at_most(self._pages[self._dropped].trail.start, vector):
             return None
         low, high = self._dropped, len(self._pages) - 1
         while low < high:
             middle = (low + high + 1) // 2
-            if _at_most(self._pages[middle].map.start, vector):
+            if _at_most(self._pages[middle].trail.start, vector):
                 low = middle
             else:
                 high = middle - 1
         page = self._pages[low]
-        for at, (partition, after) in enumerate(zip(page.map.partitions, page.map.nexts, strict=True)):
+        for at, (partition, after) in enumerate(zip(page.trail.partitions, page.trail.nexts, strict=True)):
             if partition >= len(vector) or after > vector[partition]:
                 return page.first + at
         return page.end
@@ -214,15 +214,15 @@ class TopicLog:
         low, high = self._dropped, len(self._pages)
         while low < high:
             middle = (low + high) // 2
-            if _at_most(vector, self._pages[middle].map.start):
+            if _at_most(vector, self._pages[middle].trail.start):
                 high = middle
             else:
                 low = middle + 1
         if low == self._dropped:
             return self.first
         page = self._pages[low - 1]
-        behind = {p: n for p, n in enumerate(vector) if n > (page.map.start[p] if p < len(page.map.start) else 0)}
-        for at, (partition, after) in enumerate(zip(page.map.partitions, page.map.nexts, strict=True)):
+        behind = {p: n for p, n in enumerate(vector) if n > (page.trail.start[p] if p < len(page.trail.start) else 0)}
+        for at, (partition, after) in enumerate(zip(page.trail.partitions, page.trail.nexts, strict=True)):
             if partition in behind and after >= behind[partition]:
                 del behind[partition]
                 if not behind:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Final, Protocol
 
 from gateway.cursor import CursorWriter
-from gateway.hub.log import Page, PageMap, TopicLog
+from gateway.hub.log import Page, TopicLog, Trail
 from gateway.model import Record, Vector
 
 SLICE_RECORDS: Final = 512
@@ -58,7 +58,7 @@ class Block:
         self._chunk_ends: list[int] = []
 
     @property
-    def bytes(self) -> int:
+    def size(self) -> int:
         return self.ends[-1] if self.ends else 0
 
     def seal(self, parts: Sequence[bytes]) -> None:
@@ -97,17 +97,17 @@ class Slice:
     A slice holds at most one gap, as its last entry.
     """
 
-    __slots__ = ("_http_chunk", "body", "data_bytes", "gap", "map", "records", "stop")
+    __slots__ = ("_http_chunk", "body", "data_bytes", "gap", "records", "stop", "trail")
 
     def __init__(
-        self, *, body: bytes, records: int, data_bytes: int, gap: Gap | None, stop: int, map: PageMap | None
+        self, *, body: bytes, records: int, data_bytes: int, gap: Gap | None, stop: int, trail: Trail | None
     ) -> None:
         self.body = body
         self.records = records
         self.data_bytes = data_bytes
         self.gap = gap
         self.stop = stop
-        self.map = map
+        self.trail = trail
         self._http_chunk: bytes | None = None
 
     @property
@@ -119,10 +119,19 @@ class Slice:
 
 
 def cut(
-    block: Block, a: int, *, max_records: int, max_bytes: int, stop: int, map: PageMap | None, after_gap: bool = False
-) -> Slice:
-    """Entries of ``block`` from ``a`` on, within the bounds but at least one; ``stop`` where all of them fit.
+    block: Block,
+    a: int,
+    *,
+    max_records: int,
+    max_bytes: int,
+    stop: int,
+    trail: Trail | None,
+    after_gap: bool = False,
+    at_least_one: bool = True,
+) -> Slice | None:
+    """Entries of ``block`` from ``a`` on, within the bounds; ``stop`` where all of them fit.
 
+    ``at_least_one``: the first entry is given whatever its size; without it None says that it does not fit.
     ``after_gap``: the reader was told of a gap last, so a gap that follows directly is part of the same one and is
     left out. Needs a ≤ len(block.index).
     """
@@ -137,10 +146,13 @@ def cut(
             b, gap = known.entry + 1, known
             break
     if a >= total:
-        return Slice(body=b"", records=0, data_bytes=0, gap=None, stop=stop, map=map)
+        return Slice(body=b"", records=0, data_bytes=0, gap=None, stop=stop, trail=trail)
     base = block.ends[a - 1] if a else 0
     if block.ends[b - 1] - base > max_bytes:
-        fits = max(a + 1, bisect_right(block.ends, base + max_bytes, a, b))
+        fits = bisect_right(block.ends, base + max_bytes, a, b)
+        if fits == a and not at_least_one:
+            return None
+        fits = max(a + 1, fits)
         if fits < b:
             b, gap = fits, None
     return Slice(
@@ -150,7 +162,7 @@ def cut(
         gap=gap,
         # What follows the last entry may be records that the view leaves out: they are passed in the same step.
         stop=stop if b == total else block.index[b - 1] + 1,
-        map=map,
+        trail=trail,
     )
 
 
@@ -201,13 +213,19 @@ class View:
     def _forget(self, page: Page) -> None:
         block = self._blocks.pop(page.first, None)
         if block is not None:
-            self.bytes -= block.bytes
+            self.bytes -= block.size
         self._slices.clear()
 
     def take(
-        self, index: int, *, max_records: int = SLICE_RECORDS, max_bytes: int = SLICE_BYTES, after_gap: bool = False
+        self,
+        index: int,
+        *,
+        max_records: int = SLICE_RECORDS,
+        max_bytes: int = SLICE_BYTES,
+        after_gap: bool = False,
+        at_least_one: bool = True,
     ) -> Slice | None:
-        """What a reader at ``index`` gets next, from one page; None at the head.
+        """What a reader at ``index`` gets next, from one page; None at the head, or where not even one entry fits.
 
         A slice with an empty body moves the reader over records that the view leaves out.
         Needs log.first ≤ index ≤ log.head.
@@ -227,9 +245,12 @@ class View:
             max_records=max_records,
             max_bytes=max_bytes,
             stop=page.end,
-            map=page.map,
+            trail=page.trail,
             after_gap=after_gap,
+            at_least_one=at_least_one,
         )
+        if piece is None:
+            return None
         if len(self._slices) >= _KEPT_SLICES:
             # The oldest goes first: stalled readers at odd places must not push out the slice all others are taking.
             del self._slices[next(iter(self._slices))]
@@ -241,14 +262,14 @@ class View:
         block = self._blocks.get(page.first)
         if block is None:
             block = self._blocks[page.first] = Block(page.first)
-            block.writer = self.encoder.begin(page.map.start)
+            block.writer = self.encoder.begin(page.trail.start)
         a, b = block.encoded_to - page.first, len(page.records)
         if a < b:
-            size = block.bytes
+            before = block.size
             chosen = None if self.selector is None else self.selector.choose(page, a, b)
             self.encoder.encode(block, page.records[a:b], first=block.encoded_to, chosen=chosen)
             block.encoded_to = page.end
             if not self._log.grows(page):
                 block.compact()
-            self.bytes += block.bytes - size
+            self.bytes += block.size - before
         return block

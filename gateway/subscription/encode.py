@@ -230,4 +230,3 @@ def _text_member(name: bytes, value: bytes) -> bytes:
         return b'"%b":%b,' % (name, _json(value.decode("utf-8")))
     except UnicodeDecodeError:
         return b'"%b_base64":"%b",' % (name, base64.b64encode(value))
-

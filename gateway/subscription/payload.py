@@ -82,4 +82,3 @@ def _check_slowly(value: bytes, *, cause: str) -> None:
         json.loads(value.decode("utf-8"), parse_constant=refuse, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"{cause}; {error}") from None
-

@@ -41,7 +41,7 @@ class Projection:
 
     def __init__(self, pointers: tuple[str, ...]) -> None:
         self._tree = tree(pointers)
-        self._decode = msgspec.json.Decoder(_struct(self._tree, name="root")).decode
+        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_struct(self._tree, name="root")).decode
         self._encode = msgspec.json.Encoder().encode
 
     def apply(self, value: bytes) -> bytes:
@@ -87,8 +87,7 @@ def _cut(value: bytes, node: Tree) -> bytes:
 def _members_slowly(value: bytes) -> dict[str, bytes]:
     """Members of an object that msgspec does not take (escaped lone surrogates), by the standard library's scanner."""
     text = value.decode("utf-8")
-    scanner = json.JSONDecoder(parse_int=str, parse_float=str)
-    scan: Callable[[str, int], tuple[Any, int]] = scanner.scan_once
+    scan = json.JSONDecoder(parse_int=str, parse_float=str).raw_decode
     space = json.decoder.WHITESPACE.match  # type: ignore[attr-defined]
     found: dict[str, bytes] = {}
     at = space(text, 0).end()

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from gateway.errors import GatewayError, Internal, Unavailable
-from gateway.hub.log import PageMap, TopicLog
+from gateway.hub.log import TopicLog, Trail
 from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Block, Gap, Slice, View, cut
 from gateway.kafka.faults import OutOfRange
 from gateway.kafka.replay import Replayed
@@ -54,7 +54,7 @@ class _Run:
     """Records encoded for one reader."""
 
     block: Block
-    map: PageMap
+    trail: Trail
     records: Sequence[Record]
     at: int = 0
 
@@ -91,7 +91,7 @@ class Reading:
         self._task: asyncio.Task[None] | None = None
         self._reached = list(start)
         self._index = -1
-        self._map: PageMap | None = None
+        self._trail: Trail | None = None
         self._after_gap = False
         self.mode: Mode = "shared"
         self.failed: GatewayError | None = None
@@ -101,23 +101,32 @@ class Reading:
 
     # ---- what a reader asks --------------------------------------------------------------------------------------
 
-    def take(self, *, max_records: int = SLICE_RECORDS, max_bytes: int = SLICE_BYTES) -> Slice | None:
-        """The next slice, or None where there is none now. A slice without body moved over what is not for us."""
+    def take(
+        self, *, max_records: int = SLICE_RECORDS, max_bytes: int = SLICE_BYTES, at_least_one: bool = True
+    ) -> Slice | None:
+        """The next slice, or None where there is none now. A slice without body moved over what is not for us.
+
+        ``at_least_one=False``: None also where the next record is larger than ``max_bytes``.
+        """
         if self.mode == "shared" and not self._queue:
             if self._index < self._log.first:
                 self._place()
-                return self.take(max_records=max_records, max_bytes=max_bytes)
+                return self.take(max_records=max_records, max_bytes=max_bytes, at_least_one=at_least_one)
             piece = self._view.take(
-                self._index, max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap
+                self._index,
+                max_records=max_records,
+                max_bytes=max_bytes,
+                after_gap=self._after_gap,
+                at_least_one=at_least_one,
             )
             if piece is not None:
                 self._index = piece.stop
-                self._map = piece.map
+                self._trail = piece.trail
                 self._note(piece)
             return piece
         if not self._queue and self.mode == "merge":
             self._merge()
-        return self._take_private(max_records, max_bytes)
+        return self._take_private(max_records, max_bytes, at_least_one=at_least_one)
 
     @property
     def more(self) -> bool:
@@ -136,13 +145,13 @@ class Reading:
         if self._queue:
             first = self._queue[0]
             if isinstance(first, _Run):
-                return first.map.vector_before(first.at)
-            return tuple(self._reached) if first.map is None else first.map.start
+                return first.trail.vector_before(first.at)
+            return tuple(self._reached) if first.trail is None else first.trail.start
         if self.mode == "shared":
             if self._index == self._log.head:
                 return self._log.head_vector
-            if self._map is not None:
-                return self._map.vector_before(self._index)
+            if self._trail is not None:
+                return self._trail.vector_before(self._index)
         return tuple(self._reached)
 
     def next_time(self) -> int | None:
@@ -176,7 +185,7 @@ class Reading:
             self._reached = list(self.vector())
         here = tuple(self._reached)
         index = self._log.floor_index(here)
-        self._map = None
+        self._trail = None
         if index is None:
             self.mode = "replay"
             self._task = asyncio.get_running_loop().create_task(self._replay())
@@ -184,7 +193,7 @@ class Reading:
         self._index = index
         self.mode = "shared" if self._log.ceil_index(here) == index else "merge"
 
-    def _take_private(self, max_records: int, max_bytes: int) -> Slice | None:
+    def _take_private(self, max_records: int, max_bytes: int, *, at_least_one: bool) -> Slice | None:
         if not self._queue:
             # Nothing of the merge zone was for this reader, or the replay has not come that far.
             return _NOTHING_YET if self.mode != "replay" and self._index < self._log.head else None
@@ -201,9 +210,12 @@ class Reading:
             max_records=max_records,
             max_bytes=max_bytes,
             stop=len(first.records),
-            map=first.map,
+            trail=first.trail,
             after_gap=self._after_gap,
+            at_least_one=at_least_one,
         )
+        if piece is None:
+            return None
         first.at = piece.stop
         self._note(piece)
         if first.at >= len(first.records):
@@ -242,7 +254,7 @@ class Reading:
 
     def _enter_shared(self) -> None:
         self.mode = "shared"
-        self._map = None
+        self._trail = None
 
     def _at(self, partition: int) -> int:
         return self._reached[partition] if partition < len(self._reached) else 0
@@ -252,11 +264,11 @@ class Reading:
         selector = self._view.selector
         chosen = None if selector is None else [selector.matches(record) for record in records]
         start = tuple(self._reached)
-        run = _Run(Block(0), PageMap(0, start), records)
+        run = _Run(Block(0), Trail(0, start), records)
         run.block.writer = self._view.encoder.begin(start)
         for record in records:
-            run.map.partitions.append(record.partition)
-            run.map.nexts.append(record.next)
+            run.trail.partitions.append(record.partition)
+            run.trail.nexts.append(record.next)
             self._move(record.partition, record.next)
         self._view.encoder.encode(run.block, records, first=0, chosen=chosen)
         if run.block.index:
@@ -305,9 +317,7 @@ class Reading:
     async def _read_some(self, until: Vector) -> None:
         start = tuple(self._at(partition) for partition in range(len(until)))
         try:
-            read = await self._history.read(
-                start, until, max_records=self._replay_records, max_bytes=2 * SLICE_BYTES
-            )
+            read = await self._history.read(start, until, max_records=self._replay_records, max_bytes=2 * SLICE_BYTES)
         except OutOfRange as error:
             self._skip(error)
             return
@@ -345,10 +355,8 @@ class Reading:
         """Queue a gap as the next thing this reader gets."""
         cursor = self._spelling.cursor
         gap = Gap(entry=0, reason=reason, start=cursor(before).encode(), resumed_at=cursor(after).encode())
-        here = PageMap(0, before)
-        self._queue.append(
-            Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, map=here)
-        )
+        here = Trail(0, before)
+        self._queue.append(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
 
 
 def _entry(block: Block, index: int) -> int:
@@ -356,4 +364,4 @@ def _entry(block: Block, index: int) -> int:
     return bisect_left(block.index, index)
 
 
-_NOTHING_YET: Final = Slice(body=b"", records=0, data_bytes=0, gap=None, stop=0, map=None)
+_NOTHING_YET: Final = Slice(body=b"", records=0, data_bytes=0, gap=None, stop=0, trail=None)

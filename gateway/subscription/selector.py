@@ -34,9 +34,7 @@ def extractor(pointer: str) -> Callable[[bytes | None], Scalar]:
     none, or where the payload is not JSON."""
     kind: Any = Any
     for token in reversed(tokens(pointer)):
-        kind = msgspec.defstruct(
-            "Level", [("below", kind, msgspec.UNSET)], rename={"below": token}
-        )
+        kind = msgspec.defstruct("Level", [("below", kind, msgspec.UNSET)], rename={"below": token})
     decode = msgspec.json.Decoder(kind).decode
     depth = len(tokens(pointer))
 

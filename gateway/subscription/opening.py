@@ -1,0 +1,141 @@
+"""From a request to the vector where its read starts, and what must be said about the way there."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.clock import Clock
+from gateway.cursor import CursorCodec, Position
+from gateway.errors import CursorExpired, InvalidCursor, ReplayNotAllowed
+from gateway.hub.feed import TopicFeed
+from gateway.hub.hub import Hub
+from gateway.model import ABSENT, Contract, Vector
+from gateway.subscription.request import ReadRequest
+
+FLOOR_SECONDS: Final = 15.0
+"""How long the earliest allowed offsets are remembered: they move with retention and with the contract's max_age."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """A gap at the very start of a read."""
+
+    reason: str
+    before: Vector
+    after: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Where a read starts. ``skipped`` is what it has to be told first, if anything."""
+
+    feed: TopicFeed
+    vector: Vector
+    skipped: Skipped | None = None
+
+
+@dataclass(slots=True)
+class _Floor:
+    lock: asyncio.Lock
+    at: float = -1.0
+    vector: Vector = ()
+    retained: bool = False
+
+
+class Openings:
+    """Finds starting points; remembers for a moment what Kafka says of a topic's beginning."""
+
+    def __init__(self, hub: Hub, codec: CursorCodec, clock: Clock) -> None:
+        self._hub = hub
+        self._codec = codec
+        self._clock = clock
+        self._floors: dict[tuple[str, str, int | None], _Floor] = {}
+
+    async def open(self, contract: Contract, request: ReadRequest) -> Opening:
+        """Resolve the start and take the feed; the caller gives the feed back to the hub.
+
+        Raises InvalidCursor, ReplayNotAllowed, CursorExpired (``on_gap=error``), Unavailable.
+        """
+        start = request.start
+        position = self._codec.decode(start.cursor, stream=contract.stream) if start.at == "cursor" else None
+        if position is not None and position.shard != (0, 1):
+            raise InvalidCursor("The cursor is not one that this stream gave.")
+        _check_replay(contract, start.at)
+        feed = await self._hub.acquire(contract.cluster, contract.topic)
+        try:
+            opening = await self._resolve(contract, request, position, feed)
+        except BaseException:
+            self._hub.release(feed)
+            raise
+        return opening
+
+    async def _resolve(
+        self, contract: Contract, request: ReadRequest, position: Position | None, feed: TopicFeed
+    ) -> Opening:
+        if request.start.at == "latest":
+            return Opening(feed, feed.log.head_vector)
+        floor = await self._floor(contract)
+        if request.start.at == "earliest":
+            return Opening(feed, floor.vector)
+        if position is not None:
+            opening = await self._at_cursor(contract, position, feed, floor.vector)
+        else:
+            opening = await self._at_time(contract, request.start.millis, feed, floor)
+        if opening.skipped is not None and request.on_gap == "error":
+            earliest = self._codec.encode(contract.stream, Position(opening.vector, feed.incarnation))
+            raise CursorExpired(
+                "Records after the given start are gone.",
+                extensions={"earliest": earliest, "reason": opening.skipped.reason},
+            )
+        return opening
+
+    async def _at_cursor(self, contract: Contract, position: Position, feed: TopicFeed, floor: Vector) -> Opening:
+        asked = position.vector
+        changed = position.incarnation != feed.incarnation or len(asked) > len(floor)
+        if not changed and any(at > head for at, head in zip(asked, feed.log.head_vector, strict=False)):
+            # Beyond what this process has seen: either it lags, or those offsets are no more.
+            latest = await self._hub.source(contract.cluster).offsets.latest(contract.topic)
+            changed = any(at > end for at, end in zip(asked, latest, strict=False))
+        if changed:
+            return Opening(feed, floor, Skipped("history_changed", asked, floor))
+        # A partition that the cursor does not hold starts at its earliest record.
+        full = tuple(low if p >= len(asked) or asked[p] == ABSENT else asked[p] for p, low in enumerate(floor))
+        vector = tuple(map(max, full, floor))
+        return Opening(feed, vector, Skipped("retention", full, vector) if vector != full else None)
+
+    async def _at_time(self, contract: Contract, millis: int, feed: TopicFeed, floor: _Floor) -> Opening:
+        asked = await self._hub.source(contract.cluster).offsets.at_time(contract.topic, millis)
+        vector = tuple(map(max, asked, floor.vector))
+        limit = contract.replay.max_age_seconds
+        too_old = limit is not None and millis < (self._clock.now() - limit) * 1000
+        # Retention took a partition's beginning, and the time asked for lies before what is left of it.
+        cut = floor.retained and any(low > 0 and at <= low for at, low in zip(asked, floor.vector, strict=True))
+        if too_old or vector != asked or cut:
+            return Opening(feed, vector, Skipped("retention", asked, vector))
+        return Opening(feed, vector)
+
+    async def _floor(self, contract: Contract) -> _Floor:
+        """The earliest offsets that the contract lets anybody read."""
+        max_age = contract.replay.max_age_seconds
+        key = (contract.cluster, contract.topic, max_age)
+        floor = self._floors.setdefault(key, _Floor(asyncio.Lock()))
+        async with floor.lock:
+            if floor.at < 0 or self._clock.monotonic() - floor.at > FLOOR_SECONDS:
+                offsets = self._hub.source(contract.cluster).offsets
+                earliest = await offsets.earliest(contract.topic)
+                floor.retained = any(earliest)
+                if max_age is not None:
+                    allowed = await offsets.at_time(contract.topic, int((self._clock.now() - max_age) * 1000))
+                    earliest = tuple(map(max, earliest, allowed))
+                floor.vector = earliest
+                floor.at = self._clock.monotonic()
+        return floor
+
+
+def _check_replay(contract: Contract, at: str) -> None:
+    if at == "earliest" and not contract.replay.earliest:
+        raise ReplayNotAllowed("This stream cannot be read from its earliest record.")
+    if at == "time" and not contract.replay.time:
+        raise ReplayNotAllowed("This stream cannot be read from a time.")

@@ -1,0 +1,226 @@
+"""The open streams of this process: opened here, found by session, ended together at the drain."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.clock import Clock
+from gateway.counters import Counters
+from gateway.cursor import CursorCodec, Position
+from gateway.errors import Draining
+from gateway.hub.feed import TopicFeed
+from gateway.hub.hub import Hub
+from gateway.hub.pump import Pump
+from gateway.hub.view import Gap, View
+from gateway.kafka.replay import Replayed
+from gateway.model import Grant, Transport, Vector
+from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
+from gateway.subscription.opening import Opening
+from gateway.subscription.reading import Reading
+from gateway.subscription.selector import FieldIndex, RowSelector
+from gateway.subscription.subscription import Outlet, Subscription
+from gateway.subscription.wheel import TimerWheel
+
+DRAIN_BATCH: Final = 100
+DRAIN_PAUSE_SECONDS: Final = 0.05
+RETRY_MS: Final = (500, 5000)
+"""Bounds of the jitter that spreads reconnects after a drain."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Teller:
+    """Spells vectors and gaps for one stream and framing."""
+
+    stream: str
+    incarnation: int
+    codec: CursorCodec
+    framing: Framing
+
+    def cursor(self, vector: Vector) -> str:
+        return self.codec.encode(self.stream, Position(vector, self.incarnation))
+
+    def gap(self, gap: Gap) -> bytes:
+        return self.framing.event("gap", gap.data(), cursor=gap.resumed_at.decode())
+
+
+@dataclass(frozen=True, slots=True)
+class _TopicHistory:
+    """The replay port for one topic."""
+
+    hub: Hub
+    cluster: str
+    topic: str
+
+    async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
+        replays = self.hub.source(self.cluster).replays
+        return await replays.read(self.topic, start, until, max_records=max_records, max_bytes=max_bytes)
+
+
+class PullRead:
+    """A read of one pull request: a reading that gives its view back."""
+
+    def __init__(self, registry: Registry, opening: Opening, grant: Grant, *, limit: int) -> None:
+        self._ready = asyncio.Event()
+        self.feed = opening.feed
+        self.queued = False
+        self._key, view = registry.view(opening.feed, grant, FRAMINGS["pull"])
+        self._teller = registry.teller(opening.feed, grant, FRAMINGS["pull"])
+        self.reading = registry.reading(
+            opening, view, self._teller, grant, on_ready=self._ready.set, replay_records=limit, runs_ahead=1
+        )
+
+    def pump(self) -> bool:
+        """Records have arrived. See ``Pumped``."""
+        self._ready.set()
+        return False
+
+    def cursor(self) -> str:
+        return self._teller.cursor(self.reading.vector())
+
+    async def wait(self) -> None:
+        """Until there may be more to take."""
+        self.feed.listen(self)
+        await self._ready.wait()
+        self._ready.clear()
+
+    def close(self) -> None:
+        self.reading.close()
+        self.feed.forget(self)
+        self.feed.release_view(self._key)
+
+
+class Registry:
+    """Makes subscriptions and knows them all."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        codec: CursorCodec,
+        pump: Pump,
+        wheel: TimerWheel,
+        clock: Clock,
+        counters: Counters,
+        heartbeat_seconds: float,
+    ) -> None:
+        self._hub = hub
+        self._codec = codec
+        self._pump = pump
+        self._wheel = wheel
+        self._clock = clock
+        self._counters = counters
+        self._sessions: dict[str, Subscription] = {}
+        self._keys: dict[str, Hashable] = {}
+        self.heartbeat_seconds = heartbeat_seconds
+        self.draining = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def refuse_while_draining(self) -> None:
+        """Raises Draining once the drain has begun."""
+        if self.draining.is_set():
+            raise Draining("This node is being stopped.", retry_after_ms=random.randint(*RETRY_MS))  # noqa: S311
+
+    def new_session(self) -> str:
+        """A name for a read: unguessable, and not a secret."""
+        return secrets.token_urlsafe(12)
+
+    def teller(self, feed: TopicFeed, grant: Grant, framing: Framing) -> _Teller:
+        return _Teller(grant.contract.stream, feed.incarnation, self._codec, framing)
+
+    def view(self, feed: TopicFeed, grant: Grant, framing: Framing) -> tuple[Hashable, View]:
+        """The shared view for this grant, with one more reader, and the key to give it back by."""
+        contract = grant.contract
+        key = (contract.stream, contract.version, contract.projection, grant.rows, framing.name)
+
+        def make(feed: TopicFeed) -> View:
+            encoder = RecordEncoder(
+                contract, framing, codec=self._codec, identity=feed.identity, incarnation=feed.incarnation
+            )
+            if grant.rows is None:
+                return View(feed.log, encoder)
+            pointer = grant.rows.pointer
+            index = feed.shared(("field", pointer), lambda: FieldIndex(feed.log, pointer))
+            return View(feed.log, encoder, selector=RowSelector(index, grant.rows))
+
+        return key, feed.view(key, make)
+
+    def reading(
+        self,
+        opening: Opening,
+        view: View,
+        teller: _Teller,
+        grant: Grant,
+        *,
+        on_ready: Callable[[], None],
+        replay_records: int = 2000,
+        runs_ahead: int = 2,
+    ) -> Reading:
+        """A reading at the opening's vector, with its gap to tell first."""
+        reading = Reading(
+            opening.feed.log,
+            view,
+            start=opening.vector,
+            history=_TopicHistory(self._hub, grant.contract.cluster, grant.contract.topic),
+            spelling=teller,
+            on_ready=on_ready,
+            replay_records=replay_records,
+            runs_ahead=runs_ahead,
+        )
+        if opening.skipped is not None:
+            skipped = opening.skipped
+            reading.announce(skipped.reason, before=skipped.before, after=skipped.after)
+        return reading
+
+    def subscribe(
+        self, opening: Opening, grant: Grant, *, session: str, transport: Transport, outlet: Outlet
+    ) -> Subscription:
+        """An open stream over ``outlet``; delivers from now on, and gives everything back when it ends."""
+        key, view = self.view(opening.feed, grant, outlet.framing)
+        teller = self.teller(opening.feed, grant, outlet.framing)
+        subscription = Subscription(
+            session=session,
+            grant=grant,
+            transport=transport,
+            feed=opening.feed,
+            outlet=outlet,
+            cursor=teller.cursor,
+            pump=self._pump,
+            wheel=self._wheel,
+            clock=self._clock,
+            counters=self._counters,
+            heartbeat_seconds=self.heartbeat_seconds,
+            on_end=self._forget,
+        )
+        self._sessions[session] = subscription
+        self._keys[session] = key
+        reading = self.reading(opening, view, teller, grant, on_ready=subscription.wake)
+        subscription.start(reading)
+        return subscription
+
+    def _forget(self, subscription: Subscription) -> None:
+        del self._sessions[subscription.session]
+        subscription.feed.release_view(self._keys.pop(subscription.session))
+
+    def release(self, opening: Opening) -> None:
+        """Give back the feed that the opening took."""
+        self._hub.release(opening.feed)
+
+    def start_cursor(self, opening: Opening, grant: Grant) -> str:
+        """The cursor where the read starts."""
+        return self._codec.encode(grant.contract.stream, Position(opening.vector, opening.feed.incarnation))
+
+    async def drain(self) -> None:
+        """Say goodbye to every stream, some at a time; no new ones are let in from now on."""
+        self.draining.set()
+        while self._sessions:
+            for subscription in list(self._sessions.values())[:DRAIN_BATCH]:
+                retry_after_ms = random.randint(*RETRY_MS)  # noqa: S311
+                subscription.end(Draining("This node is being stopped.", retry_after_ms=retry_after_ms))
+            await asyncio.sleep(DRAIN_PAUSE_SECONDS)

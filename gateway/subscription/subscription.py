@@ -1,0 +1,263 @@
+"""One open stream: takes slices, writes them, counts them, keeps its appointments, and ends once."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from gateway.clock import Clock
+from gateway.counters import Counters, Deliveries
+from gateway.errors import GatewayError, Internal, TokenExpired, TooSlow
+from gateway.hub.feed import TopicFeed
+from gateway.hub.pump import Pump
+from gateway.hub.view import Slice
+from gateway.model import Grant, Transport, Vector
+from gateway.subscription import events
+from gateway.subscription.encode import Framing
+from gateway.subscription.reading import Reading
+from gateway.subscription.wheel import Timer, TimerWheel
+
+log = logging.getLogger("gateway.subscription")
+TOO_SLOW_SECONDS: Final = 20.0
+
+
+class Outlet(Protocol):
+    """Where a subscription's bytes go: one per protocol and kind of server."""
+
+    framing: Framing
+
+    @property
+    def paused(self) -> bool:
+        """No more for now; ``on_resume`` is called when there is room again."""
+        ...
+
+    on_resume: Callable[[], None] | None
+    on_close: Callable[[], None] | None
+    """Called when the client has gone."""
+
+    def write(self, piece: Slice) -> None:
+        """Shared bytes of a view. Never waits."""
+        ...
+
+    def say(self, data: bytes) -> None:
+        """Bytes for this reader alone: a control event in the outlet's framing."""
+        ...
+
+    def accepted_monotonic(self) -> float:
+        """When the client was last known to take bytes, while paused."""
+        ...
+
+    def finish(self, error: GatewayError | None) -> None:
+        """End the response in order; ``error`` gives the close code. None: the client has gone."""
+        ...
+
+    def abort(self) -> None:
+        """Drop the connection."""
+        ...
+
+
+class Subscription:
+    """The actor between one reading and one outlet. All its methods are synchronous and run on the loop.
+
+    Takes turns at the pump; hears of records from the feed; a paused outlet leaves both until it resumes. Whatever
+    ends it goes through ``end``, once.
+    """
+
+    __slots__ = (
+        "_cursor",
+        "_deliveries",
+        "_expiry",
+        "_heartbeat",
+        "_heartbeat_seconds",
+        "_on_end",
+        "_outlet",
+        "_pacing",
+        "_paused_by_client",
+        "_pump",
+        "_wheel",
+        "counters",
+        "ended",
+        "feed",
+        "grant",
+        "opened_at",
+        "queued",
+        "reading",
+        "session",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        *,
+        session: str,
+        grant: Grant,
+        transport: Transport,
+        feed: TopicFeed,
+        outlet: Outlet,
+        cursor: Callable[[Vector], str],
+        pump: Pump,
+        wheel: TimerWheel,
+        clock: Clock,
+        counters: Counters,
+        heartbeat_seconds: float,
+        on_end: Callable[[Subscription], None],
+    ) -> None:
+        self.session = session
+        self.grant = grant
+        self.transport = transport
+        self.feed = feed
+        self.reading: Reading | None = None
+        self.counters = counters
+        self.queued = False
+        self.ended: GatewayError | bool = False
+        self.opened_at = clock.now()
+        self._outlet = outlet
+        self._cursor = cursor
+        self._pump = pump
+        self._wheel = wheel
+        self._heartbeat_seconds = heartbeat_seconds
+        self._on_end = on_end
+        self._paused_by_client = False
+        self._deliveries: Deliveries = counters.stream(grant.contract.stream).by_protocol[transport]
+        self._heartbeat: Timer | None = None
+        self._pacing: Timer | None = None
+        # exp is exact: the wheel is late by a tick at most, never early.
+        self._expiry = wheel.schedule(grant.expires_at - clock.now(), self._expire)
+
+    def start(self, reading: Reading) -> None:
+        """Begin to deliver."""
+        self.reading = reading
+        self._outlet.on_resume = self.wake
+        self._outlet.on_close = self.leave
+        self.counters.connections[self.transport] += 1
+        # The first beat is anywhere in the interval, so that streams opened together do not beat together.
+        first = random.uniform(0.5, 1.0) * self._heartbeat_seconds  # noqa: S311
+        self._heartbeat = self._wheel.schedule(first, self._beat)
+        self.wake()
+
+    # ---- delivering ----------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """There may be something to send, and room to send it."""
+        if self.ended is False and not self._paused_by_client:
+            self.feed.listen(self)
+            self._pump.ready(self)
+
+    def pump(self) -> bool:
+        """Write one slice. See ``Pumped``."""
+        reading = self.reading
+        if reading is None or self.ended is not False:
+            return False
+        outlet = self._outlet
+        if outlet.paused or self._paused_by_client:
+            self._stand_aside()
+            return False
+        try:
+            piece = reading.take()
+            if piece is None:
+                if reading.failed is not None:
+                    self.end(reading.failed)
+                return False
+            if piece.body:
+                outlet.write(piece)
+                # Counted after the transport took it. A crash between the two loses at most this slice's count, and
+                # never counts what was not sent.
+                deliveries = self._deliveries
+                deliveries.records += piece.records
+                deliveries.bytes += piece.data_bytes
+            return reading.more
+        except Exception as error:
+            log.error("a stream failed", exc_info=error)
+            self.end(Internal("The stream failed."))
+            return False
+
+    def _stand_aside(self) -> None:
+        """Leave the wake list until the outlet resumes, and watch that it does."""
+        self.feed.forget(self)
+        if self._outlet.paused and self._pacing is None:
+            self._pacing = self._wheel.schedule(TOO_SLOW_SECONDS, self._check_pace)
+
+    def _check_pace(self) -> None:
+        self._pacing = None
+        if not self._outlet.paused or self.ended is not False:
+            return
+        waited = time.monotonic() - self._outlet.accepted_monotonic()
+        if waited >= TOO_SLOW_SECONDS:
+            self.end(TooSlow(f"No byte was accepted for {TOO_SLOW_SECONDS:.0f} s."))
+        else:
+            self._pacing = self._wheel.schedule(TOO_SLOW_SECONDS - waited, self._check_pace)
+
+    def pause(self) -> None:
+        """The client asks for silence; checkpoints go on."""
+        self._paused_by_client = True
+
+    def resume(self) -> None:
+        """The client takes records again."""
+        self._paused_by_client = False
+        self.wake()
+
+    # ---- saying --------------------------------------------------------------------------------------------------
+
+    def say(self, name: str, data: dict[str, Any], *, with_cursor: bool = False) -> None:
+        """A control event, between slices."""
+        self._outlet.say(self._outlet.framing.event(name, data, cursor=self.cursor() if with_cursor else None))
+
+    def cursor(self) -> str:
+        """The cursor of the next record that was not sent."""
+        if self.reading is None:
+            raise RuntimeError("the subscription was not started")
+        return self._cursor(self.reading.vector())
+
+    def behind_ms(self) -> int:
+        """How old the next record to send is; 0 at the head."""
+        following = self.reading.next_time() if self.reading is not None else None
+        return 0 if following is None else max(0, int(time.time() * 1000) - following)
+
+    def _beat(self) -> None:
+        if self.ended is not False:
+            return
+        self._heartbeat = self._wheel.schedule(self._heartbeat_seconds, self._beat)
+        if self._outlet.paused:
+            self._stand_aside()
+        else:
+            self.say("checkpoint", events.checkpoint(behind_ms=self.behind_ms()), with_cursor=True)
+
+    # ---- ending --------------------------------------------------------------------------------------------------
+
+    def _expire(self) -> None:
+        self.end(TokenExpired("The access token's time is over."))
+
+    def leave(self) -> None:
+        """The client has gone."""
+        self.end(None)
+
+    def end(self, error: GatewayError | None) -> None:
+        """End the stream: say goodbye where somebody can hear it, and let go of everything. Idempotent."""
+        if self.ended is not False:
+            return
+        self.ended = True if error is None else error
+        for timer in (self._heartbeat, self._pacing, self._expiry):
+            if timer is not None:
+                timer.cancel()
+        self.feed.forget(self)
+        self._outlet.on_resume = self._outlet.on_close = None
+        if self.reading is not None:
+            self.reading.close()
+            self.counters.connections[self.transport] -= 1
+            self.counters.stream(self.grant.contract.stream).replayed_records += self.reading.replayed
+        try:
+            if error is not None:
+                self.counters.count_goodbye(self.transport, code=error.code)
+                if self.reading is not None:
+                    cursor = self.cursor()
+                    self._outlet.say(
+                        self._outlet.framing.event("goodbye", events.goodbye(error, cursor=cursor), cursor=cursor)
+                    )
+            if isinstance(error, TooSlow):
+                self._outlet.abort()
+            self._outlet.finish(error)
+        finally:
+            self._on_end(self)

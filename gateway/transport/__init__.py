@@ -1,0 +1,1 @@
+"""The edges where partners connect: protocols, problems, middleware."""

@@ -1,0 +1,137 @@
+"""The way in, the same for every protocol: who is asking, for what, and may they."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from starlette.types import Scope
+
+from gateway.auth.policy import decide
+from gateway.auth.tokens import TokenVerifier, parse_bearer
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.contracts import Contracts
+from gateway.clock import Clock
+from gateway.counters import Counters
+from gateway.errors import AmbiguousCredentials, BadRequest, GatewayError, TokenInvalid, TokenMissing
+from gateway.model import Grant, Principal, Transport
+from gateway.subscription import events
+from gateway.subscription.encode import Framing
+from gateway.subscription.opening import Opening, Openings
+from gateway.subscription.registry import Registry
+from gateway.subscription.request import ReadRequest, parse_read
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What may be read by whom, as last loaded; replaced as a whole."""
+
+    contracts: Contracts
+    catalog: Catalog
+
+
+class Gate:
+    """Lets reads in: token, grant, request, start, in this order, so that a refusal tells no more than it must."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: Callable[[], Snapshot],
+        verifier: TokenVerifier,
+        openings: Openings,
+        registry: Registry,
+        counters: Counters,
+        clock: Clock,
+        public_url: str,
+    ) -> None:
+        self.snapshot = snapshot
+        self.registry = registry
+        self.counters = counters
+        self.public_url = public_url
+        self._verifier = verifier
+        self._openings = openings
+        self._clock = clock
+
+    def now(self) -> float:
+        """Epoch seconds."""
+        return self._clock.now()
+
+    def principal(self, scope: Scope) -> Principal:
+        """Who the request's one credential says it is. Raises Unauthorized and AmbiguousCredentials."""
+        sent = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not sent:
+            raise TokenMissing("The request holds no access token.")
+        if len(sent) > 1:
+            raise AmbiguousCredentials("The request holds more than one Authorization header.")
+        try:
+            principal = self._verifier.verify(parse_bearer(sent[0].decode("latin-1")))
+        except TokenInvalid as error:
+            self.counters.count_refused_token(str(getattr(error, "reason", "")) or error.code)
+            raise
+        scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
+        return principal
+
+    def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest]:
+        """The grant and the parsed request of a read."""
+        stream = scope["path_params"]["stream"]
+        known = self.snapshot().contracts
+        contract = known.get(stream)
+        try:
+            self.registry.refuse_while_draining()
+            grant = decide(
+                self.principal(scope), contract, self.snapshot().catalog, transport=transport, now=self._clock.now()
+            )
+            request = parse_read(scope["query_string"], transport=transport, last_event_id=_last_event_id(scope))
+        except GatewayError as error:
+            self.counters.count_open(stream if contract else None, protocol=transport, outcome=error.code)
+            raise
+        scope["state"]["access_fields"].update(tenant=grant.tenant, stream=stream, transport=transport)
+        return grant, request
+
+    @asynccontextmanager
+    async def open(self, grant: Grant, request: ReadRequest, *, transport: Transport) -> AsyncIterator[Opening]:
+        """Where the read starts; the topic stays in use until the block is left."""
+        stream = grant.contract.stream
+        try:
+            opening = await self._openings.open(grant.contract, request)
+        except GatewayError as error:
+            self.counters.count_open(stream, protocol=transport, outcome=error.code)
+            raise
+        self.counters.count_open(stream, protocol=transport)
+        try:
+            yield opening
+        finally:
+            self.registry.release(opening)
+
+    def welcome(self, opening: Opening, grant: Grant, *, session: str, framing: Framing) -> bytes:
+        """The first frame of a WebSocket or NDJSON read."""
+        said = events.welcome(grant, session=session, heartbeat_seconds=self.registry.heartbeat_seconds)
+        return framing.event("welcome", said, cursor=self.registry.start_cursor(opening, grant))
+
+    def stream_headers(self, opening: Opening, grant: Grant) -> list[tuple[bytes, bytes]]:
+        """Headers that every read's answer has."""
+        headers = [(b"gateway-start-cursor", self.registry.start_cursor(opening, grant).encode("ascii"))]
+        return headers + lifecycle_headers(grant)
+
+
+def lifecycle_headers(grant: Grant) -> list[tuple[bytes, bytes]]:
+    """``Deprecation`` (RFC 9745) and ``Sunset`` (RFC 8594) of a deprecated stream."""
+    contract = grant.contract
+    headers: list[tuple[bytes, bytes]] = []
+    if contract.lifecycle != "deprecated":
+        return headers
+    if contract.deprecated_on is not None:
+        seconds = (contract.deprecated_on.toordinal() - 719_163) * 86_400
+        headers.append((b"deprecation", b"@%d" % seconds))
+    if contract.sunset_on is not None:
+        headers.append((b"sunset", contract.sunset_on.strftime("%a, %d %b %Y 00:00:00 GMT").encode("ascii")))
+    return headers
+
+
+def _last_event_id(scope: Scope) -> str | None:
+    sent = [value for name, value in scope["headers"] if name == b"last-event-id"]
+    if len(sent) > 1:
+        raise BadRequest("The request holds more than one Last-Event-ID header.")
+    # An EventSource that saw no id yet sends none, or an empty one.
+    return sent[0].decode("latin-1").strip() or None if sent else None

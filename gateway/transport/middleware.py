@@ -1,0 +1,226 @@
+"""The outermost layer of an ASGI app: correlation id, refusals spelled as problems, one access line a request."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.routing import BaseRoute, Router
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocketDisconnect
+
+from gateway.errors import BadRequest, GatewayError, Internal, MethodNotAllowed, NotAcceptable, NotFound, Unauthorized
+from gateway.observability import logs
+from gateway.transport.problems import encode_headers, end_websocket, refuse_websocket, send_problem
+
+logger = logging.getLogger(__name__)
+
+UNMATCHED = "unmatched"
+"""The route of a request that no route took; its path is the client's word and stays out of labels and logs."""
+
+CLIENT_GONE = 499
+"""The status of a request that ended before any answer began, as nginx writes it."""
+
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_CORRELATION_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_STARTS = frozenset({"http.response.start", "websocket.http.response.start", "websocket.accept"})
+_BY_STATUS: dict[int, type[GatewayError]] = {404: NotFound, 405: MethodNotAllowed, 406: NotAcceptable}
+
+
+class RequestObserver(Protocol):
+    """Told once of every request that ended; ``Counters.count_request`` is one."""
+
+    def __call__(self, route: str, /, *, method: str, status: int) -> None: ...
+
+
+def route_app(routes: Sequence[BaseRoute], *, not_found: Callable[[], GatewayError] = NotFound) -> ASGIApp:
+    """Starlette's router without its plain-text answers: what it would refuse is raised, for ``RequestMiddleware``.
+
+    Not ``starlette.applications.Starlette``, whose own error layer would answer 500 in text before ours sees anything;
+    and no redirects of slashes, since they are built from the request's ``Host``.
+    """
+
+    async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+        raise not_found()
+
+    router = Router(routes, redirect_slashes=False, default=refuse)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        # Routes raise their 405 only where they see an application; otherwise they answer it in plain text.
+        scope.setdefault("app", router)
+        await router(scope, receive, send)
+
+    return app
+
+
+class RequestMiddleware:
+    """Wraps an app in what every request gets, HTTP and WebSocket alike; pure ASGI, so streams pass unbuffered.
+
+    - ``scope["state"]["correlation_id"]``: the client's ``X-Correlation-Id`` where it is well formed, else a new one;
+      also in every log line of the request's task and in the answer's headers.
+    - ``scope["state"]["access_fields"]``: a dict; what the app puts in goes into the access line.
+    - An error that leaves the app becomes a problem, a ``goodbye``, or, once an HTTP answer has begun, its cut-off.
+      No traceback and no message of an unforeseen error reaches the client.
+    - One access line when the request is over, which for a stream is its end. A cancelled request writes it too.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        observe: RequestObserver | None = None,
+        access_level: int = logging.INFO,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._app = app
+        self._observe = observe
+        self._access_level = access_level
+        self._monotonic = monotonic
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        started = self._monotonic()
+        correlation_id = read_correlation_id(scope)
+        fields: dict[str, object] = {}
+        # Own dicts: the server shares what is in its state with every request of the process.
+        scope = {
+            **scope,
+            "state": {**scope.get("state", {}), "correlation_id": correlation_id, "access_fields": fields},
+        }
+        answer = _Answer(scope, send, correlation_id=correlation_id)
+        token = logs.correlation_id.set(correlation_id)
+        try:
+            await self._app(scope, receive, answer.send)
+        except Exception as error:  # noqa: BLE001 - the last place where any error can still become an answer
+            await answer.end(_refusal(error), cause=error)
+        finally:
+            self._write_access_line(scope, answer, fields, duration_seconds=self._monotonic() - started)
+            logs.correlation_id.reset(token)
+
+    def _write_access_line(
+        self, scope: Scope, answer: _Answer, fields: dict[str, object], *, duration_seconds: float
+    ) -> None:
+        route = str(getattr(scope.get("route"), "path", UNMATCHED))
+        method = scope.get("method", "GET")
+        method = method if method in METHODS else "other"
+        status = answer.status or CLIENT_GONE
+        if self._observe is not None:
+            self._observe(route, method=method, status=status)
+        members: dict[str, object] = {
+            **fields,
+            "protocol": scope["type"],
+            "method": method,
+            "route": route,
+            "status": status,
+            "duration_ms": round(duration_seconds * 1000, 1),
+        }
+        if answer.code:
+            members["code"] = answer.code
+        if answer.reason:
+            members["reason"] = answer.reason
+        if answer.close_code is not None:
+            members["close_code"] = answer.close_code
+        logs.event(logger, self._access_level, "access", **members)
+
+
+def read_correlation_id(scope: Scope) -> str:
+    """The client's id if it sent one well-formed value (1 to 128 of ``A-Za-z0-9._:-``), else a new one."""
+    sent = [value for name, value in scope["headers"] if name == b"x-correlation-id"]
+    if len(sent) == 1 and _CORRELATION_ID.fullmatch(sent[0]):
+        return bytes(sent[0]).decode("ascii")
+    return uuid.uuid4().hex
+
+
+class _Answer:
+    """What has been sent of one answer, and how to end it from there."""
+
+    def __init__(self, scope: Scope, send: Send, *, correlation_id: str) -> None:
+        self.status: int | None = None
+        self.close_code: int | None = None
+        self.code = ""
+        self.reason = ""
+        self._scope = scope
+        self._send = send
+        self._correlation_id = correlation_id
+        self._over = False
+        self._broken: OSError | None = None
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in _STARTS:
+            self.status = 101 if kind == "websocket.accept" else message["status"]
+            headers = list(message.get("headers", ()))
+            if not any(name == b"x-correlation-id" for name, _ in headers):
+                headers += encode_headers([("x-correlation-id", self._correlation_id)])
+            message = {**message, "headers": headers}
+        elif kind == "websocket.close":
+            self.close_code = message.get("code", 1000)
+            # Closed before it was accepted: the server answers the upgrade with 403.
+            self.status = self.status or 403
+            self._over = True
+        elif kind in ("http.response.body", "websocket.http.response.body") and not message.get("more_body", False):
+            self._over = True
+        try:
+            await self._send(message)
+        except OSError as error:
+            # How a server says that the client has gone (ASGI 2.4).
+            self._broken = error
+            self._over = True
+            raise
+
+    async def end(self, refusal: GatewayError | None, *, cause: BaseException) -> None:
+        """Turn what the app raised into what can still be said; ``refusal`` is None where the client just left."""
+        if refusal is None or cause is self._broken:
+            logs.event(logger, logging.DEBUG, "client_gone", reason=type(cause).__name__)
+            return
+        self.code = refusal.code
+        if isinstance(refusal, Unauthorized):
+            # The client is told one thing for all reasons; the operator finds the one that held here.
+            self.reason = str(getattr(refusal, "reason", ""))
+        if isinstance(refusal, Internal):
+            logs.event(logger, logging.ERROR, "request_failed", exception=cause)
+        if self._over:
+            return
+        try:
+            await self._say(refusal)
+        except OSError as error:
+            logs.event(logger, logging.DEBUG, "client_gone", reason=type(error).__name__)
+
+    async def _say(self, refusal: GatewayError) -> None:
+        if self._scope["type"] == "websocket":
+            if self.status is None:
+                await refuse_websocket(self._scope, self.send, refusal, self._correlation_id)
+            elif self.status == 101:
+                await end_websocket(self.send, refusal)
+        elif self.status is None:
+            await send_problem(self.send, refusal, self._correlation_id)
+        else:
+            # Returning with the body unfinished makes the server cut the connection: the client must not take what it
+            # has for the whole. Raising would do the same and log the traceback a second time.
+            logs.event(logger, logging.WARNING, "answer_cut", code=refusal.code)
+
+
+def _refusal(error: BaseException) -> GatewayError | None:
+    """What an error means to the client; None if it only says that the client has gone."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        # Task groups wrap the one thing that went wrong.
+        error = error.exceptions[0]
+    if isinstance(error, GatewayError):
+        return error
+    if isinstance(error, ClientDisconnect | WebSocketDisconnect):
+        return None
+    if isinstance(error, HTTPException) and 400 <= error.status_code < 500:
+        headers = dict(error.headers or {})
+        if "Allow" in headers:
+            headers["Allow"] = ", ".join(sorted(headers["Allow"].split(", ")))
+        return _BY_STATUS.get(error.status_code, BadRequest)(headers=headers)
+    return Internal()

@@ -1,0 +1,129 @@
+"""HTTP pull: a page of records and the cursor of the next one. Stateless: any node serves any page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Final
+
+import msgspec
+from starlette.types import Receive, Scope, Send
+
+from gateway.errors import Unavailable
+from gateway.model import Grant, Transport
+from gateway.subscription.registry import PullRead
+from gateway.subscription.request import ReadRequest
+from gateway.transport.gate import Gate
+
+TRANSPORT: Transport = "pull"
+MEDIA_TYPE = "application/json"
+REPLAY_SECONDS: Final = 5.0
+"""How long a page waits for Kafka to give records that are there."""
+
+
+async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one read."""
+    grant, request = gate.admit(scope, transport=TRANSPORT)
+    page = _Page(request)
+    async with gate.open(grant, request, transport=TRANSPORT) as opening:
+        headers = gate.stream_headers(opening, grant)
+        read = PullRead(gate.registry, opening, grant, limit=request.limit)
+        try:
+            await page.fill(read, draining=gate.registry.draining, receive=receive)
+            body = page.body(read, grant)
+        finally:
+            read.close()
+    deliveries = gate.counters.stream(grant.contract.stream).by_protocol[TRANSPORT]
+    deliveries.records += page.records
+    deliveries.bytes += page.data_bytes
+    headers += [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+class _Page:
+    """One answer as it fills."""
+
+    def __init__(self, request: ReadRequest) -> None:
+        self._request = request
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._gaps: list[dict[str, Any]] = []
+        self.records = 0
+        self.data_bytes = 0
+
+    async def fill(self, read: PullRead, *, draining: asyncio.Event, receive: Receive) -> None:
+        """Take what is there; wait for the first record as long as the request says, unless this node is stopped."""
+        loop = asyncio.get_running_loop()
+        patience = loop.time() + self._request.wait_seconds
+        replay_patience = loop.time() + REPLAY_SECONDS
+        while True:
+            self._take(read)
+            if read.reading.failed is not None:
+                raise read.reading.failed
+            if self._full() or self.records or self._gaps:
+                # What is there is answered; only a replay under way is worth a moment for a fuller page.
+                if read.reading.mode != "replay" or self._full() or self.records:
+                    return
+            deadline = patience
+            if read.reading.mode == "replay":
+                deadline = max(patience, replay_patience)
+            if draining.is_set() or loop.time() >= deadline:
+                if read.reading.mode == "replay" and not self._gaps:
+                    raise read.reading.stalled or Unavailable("The records could not be read in time.")
+                return
+            await _first(read.wait(), draining.wait(), receive, seconds=deadline - loop.time())
+
+    def _full(self) -> bool:
+        return self.records >= self._request.limit or self._bytes >= self._request.max_bytes
+
+    def _take(self, read: PullRead) -> None:
+        while self.records < self._request.limit:
+            room = self._request.max_bytes - self._bytes
+            if room <= 0:
+                return
+            piece = read.reading.take(
+                max_records=self._request.limit - self.records, max_bytes=room, at_least_one=not self._parts
+            )
+            if piece is None:
+                return
+            if piece.body:
+                self._parts.append(piece.body)
+                self._bytes += len(piece.body)
+            self.records += piece.records
+            self.data_bytes += piece.data_bytes
+            if piece.gap is not None:
+                self._gaps.append({"before": self.records, **piece.gap.data()})
+
+    def body(self, read: PullRead, grant: Grant) -> bytes:
+        following = read.reading.next_time()
+        tail: dict[str, Any] = {
+            "next_cursor": read.cursor(),
+            "behind_ms": 0 if following is None else max(0, int(time.time() * 1000) - following),
+        }
+        if grant.rows is None:
+            # With a row filter the lag would tell the volume of others.
+            tail["lag"] = read.reading.remaining()
+        tail |= {"throttled_ms": 0, "gaps": self._gaps}
+        records = b"".join(self._parts)[:-1]
+        return b'{"records":[%b],%b' % (records, msgspec.json.encode(tail)[1:])
+
+
+async def _first(news: Any, stop: Any, receive: Receive, *, seconds: float) -> None:
+    """Return when there are news, when the node is stopped, when the client has gone, or after the time."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in (news, stop, gone())]
+    try:
+        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,95 @@
+"""The partner's addresses."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.types import Receive, Scope, Send
+
+from gateway.auth.policy import readable
+from gateway.catalog.listing import partner_entry
+from gateway.errors import MethodNotAllowed, UpgradeRequired
+from gateway.model import Transport
+from gateway.subscription.request import parse_listing
+from gateway.transport import ndjson, pull, sse, ws
+from gateway.transport.gate import Gate
+from gateway.transport.negotiate import SUFFIXES, demand, negotiate
+
+Serve = Callable[[Gate, Scope, Receive, Send], Awaitable[None]]
+_SERVE: dict[Transport, Serve] = {"sse": sse.serve, "ndjson": ndjson.serve, "pull": pull.serve}
+_MEDIA: dict[Transport, str] = {"sse": sse.MEDIA_TYPE, "ndjson": ndjson.MEDIA_TYPE, "pull": pull.MEDIA_TYPE}
+
+
+def routes(gate: Gate) -> list[BaseRoute]:
+    """Everything on the public port."""
+    stream = "/v1/streams/{stream}"
+    return [
+        Route("/v1/streams", _Get(gate, _list)),
+        Route(stream, _Get(gate, _negotiated)),
+        *[Route(f"{stream}/{suffix}", _Get(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
+        WebSocketRoute(stream, _Upgrade(gate)),
+        WebSocketRoute(f"{stream}/ws", _Upgrade(gate)),
+    ]
+
+
+class _Get:
+    """An address that is read by GET alone; an ASGI app, so that streams pass unbuffered."""
+
+    def __init__(self, gate: Gate, serve: Serve) -> None:
+        self._gate = gate
+        self._serve = serve
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["method"] != "GET":
+            raise MethodNotAllowed("This address is read by GET.", headers={"Allow": "GET"})
+        await self._serve(self._gate, scope, receive, send)
+
+
+class _Upgrade:
+    """An address that a WebSocket opens."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await ws.serve(self._gate, scope, receive, send)
+
+
+def _accept(scope: Scope) -> list[bytes]:
+    return [value for name, value in scope["headers"] if name == b"accept"]
+
+
+async def _negotiated(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    await _SERVE[negotiate(_accept(scope))](gate, scope, receive, send)
+
+
+def _forced(transport: Transport) -> Serve:
+    async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+        if transport == "ws":
+            raise UpgradeRequired(headers={"Upgrade": "websocket", "Connection": "Upgrade"})
+        demand(_accept(scope), _MEDIA[transport])
+        await _SERVE[transport](gate, scope, receive, send)
+
+    return serve
+
+
+async def _list(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    """GET /v1/streams: what this token may read."""
+    demand(_accept(scope), "application/json")
+    principal = gate.principal(scope)
+    snapshot = gate.snapshot()
+    found = readable(principal, snapshot.contracts.values(), snapshot.catalog, now=gate.now())
+    parse_listing(scope["query_string"])
+    body = json.dumps(
+        {"streams": [partner_entry(one.contract, one.plan, gate.public_url) for one in found]}, default=str
+    ).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+

@@ -1,0 +1,111 @@
+"""WebSocket, subprotocol ``gateway.v1``: JSON text frames, one message a record (RFC 6455)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.types import Message, Receive, Scope, Send
+
+from gateway.errors import BadRequest, GatewayError
+from gateway.model import Transport
+from gateway.ports import WRITER_EXTENSION
+from gateway.subscription.encode import FRAMINGS
+from gateway.subscription.subscription import TOO_SLOW_SECONDS, Subscription
+from gateway.transport.gate import Gate
+from gateway.transport.outlet import DirectWebSocketOutlet, QueuedOutlet
+from gateway.transport.problems import SUBPROTOCOL
+
+TRANSPORT: Transport = "ws"
+BAD_FRAMES = 3
+"""At so many frames that are no command the connection is closed with 4400."""
+
+_FRAMING = FRAMINGS["ws"]
+_LINES = FRAMINGS["ndjson"]
+_COMMANDS = "pause, resume"
+
+
+async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer one read."""
+    grant, request = gate.admit(scope, transport=TRANSPORT)
+    async with gate.open(grant, request, transport=TRANSPORT) as opening:
+        session = gate.registry.new_session()
+        subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
+        headers = [(b"gateway-session", session.encode("ascii")), *gate.stream_headers(opening, grant)]
+        await receive()
+        await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
+        outlet: DirectWebSocketOutlet | QueuedOutlet
+        if WRITER_EXTENSION in (scope.get("extensions") or {}):
+            outlet = DirectWebSocketOutlet(scope["extensions"][WRITER_EXTENSION](), _FRAMING, send)
+        else:
+            # Lines are messages with a line end: what the server wants one by one is cut out of the same bytes.
+            outlet = QueuedOutlet(_LINES)
+        outlet.say(gate.welcome(opening, grant, session=session, framing=outlet.framing))
+        subscription = gate.registry.subscribe(opening, grant, session=session, transport=TRANSPORT, outlet=outlet)
+        sending = asyncio.ensure_future(_send_queued(outlet, send)) if isinstance(outlet, QueuedOutlet) else None
+        try:
+            await _listen(subscription, receive)
+        finally:
+            subscription.leave()
+            if sending is not None:
+                await sending
+
+
+async def _send_queued(outlet: QueuedOutlet, send: Send) -> None:
+    """The same messages where the server has no direct writer."""
+    try:
+        async for piece in outlet.pieces():
+            # JSON holds no raw line ends, so each line is one message.
+            for line in piece.splitlines():
+                async with asyncio.timeout(TOO_SLOW_SECONDS):
+                    await send({"type": "websocket.send", "text": line.decode("utf-8")})
+        if outlet.error is not None:
+            await send({"type": "websocket.close", "code": outlet.error.close_code, "reason": outlet.error.code})
+    except (OSError, RuntimeError, TimeoutError):
+        # How servers say that the client has gone while we were sending.
+        outlet.lost()
+
+
+async def _listen(subscription: Subscription, receive: Receive) -> None:
+    """Obey the client's frames until it goes."""
+    refused = 0
+    while True:
+        message = await receive()
+        if message["type"] == "websocket.disconnect":
+            return
+        if subscription.ended is not False:
+            continue
+        try:
+            _obey(subscription, _command(message))
+        except GatewayError as error:
+            refused += 1
+            subscription.say("error", {"code": error.code, "reason": error.detail})
+            if refused >= BAD_FRAMES:
+                subscription.end(BadRequest(f"{BAD_FRAMES} frames were no command: {error.detail}"))
+
+
+def _command(message: Message) -> dict[str, Any]:
+    """The JSON object of one client frame. Raises BadRequest."""
+    text = message.get("text")
+    if text is None:
+        raise BadRequest("Binary frames are not understood; send JSON text.")
+    try:
+        command = json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadRequest("The frame is not JSON.") from None
+    if not isinstance(command, dict) or not isinstance(command.get("type"), str):
+        raise BadRequest(f'A frame is an object with a "type"; known: {_COMMANDS}.')
+    return command
+
+
+def _obey(subscription: Subscription, command: dict[str, Any]) -> None:
+    unknown = sorted(str(name) for name in command if name != "type")
+    if command["type"] == "pause" and not unknown:
+        subscription.pause()
+    elif command["type"] == "resume" and not unknown:
+        subscription.resume()
+    elif command["type"] in ("pause", "resume"):
+        raise BadRequest(f"The frame {command['type']} has no members besides type.")
+    else:
+        raise BadRequest(f"The frame type {command['type'][:40]!r} is not known; known: {_COMMANDS}.")
