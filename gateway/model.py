@@ -181,7 +181,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a verified token says is calling. ``issuer`` is the configured issuer's name, ``expires_at`` epoch seconds."""
+    """Who a verified token says is calling. ``issuer`` is its configured name, ``expires_at`` epoch seconds."""
 
     issuer: str
     client_id: str

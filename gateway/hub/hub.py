@@ -26,7 +26,8 @@ OPEN_SECONDS: Final = 5.0
 class Reader(Protocol):
     """Fills one feed; never ends by itself."""
 
-    status: ReaderStatus
+    @property
+    def status(self) -> ReaderStatus: ...
 
     async def run(self) -> None: ...
 

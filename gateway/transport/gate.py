@@ -29,6 +29,7 @@ class Snapshot:
 
     contracts: Contracts
     catalog: Catalog
+    verifier: TokenVerifier
 
 
 class Gate:
@@ -38,18 +39,16 @@ class Gate:
         self,
         *,
         snapshot: Callable[[], Snapshot],
-        verifier: TokenVerifier,
         openings: Openings,
         registry: Registry,
         counters: Counters,
         clock: Clock,
-        public_url: str,
+        public_url: Callable[[], str],
     ) -> None:
         self.snapshot = snapshot
         self.registry = registry
         self.counters = counters
         self.public_url = public_url
-        self._verifier = verifier
         self._openings = openings
         self._clock = clock
 
@@ -65,7 +64,7 @@ class Gate:
         if len(sent) > 1:
             raise AmbiguousCredentials("The request holds more than one Authorization header.")
         try:
-            principal = self._verifier.verify(parse_bearer(sent[0].decode("latin-1")))
+            principal = self.snapshot().verifier.verify(parse_bearer(sent[0].decode("latin-1")))
         except TokenInvalid as error:
             self.counters.count_refused_token(str(getattr(error, "reason", "")) or error.code)
             raise

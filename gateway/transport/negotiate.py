@@ -37,7 +37,7 @@ def demand(accept: Sequence[bytes], media: str) -> None:
 
 
 def _ranges(accept: Sequence[bytes]) -> list[tuple[str, float]]:
-    """Media ranges with their weights; parameters other than q say nothing here, and what is no range is passed over."""
+    """Media ranges with their weights; other parameters say nothing here, and what is no range is passed over."""
     found: list[tuple[str, float]] = []
     for part in b",".join(accept).decode("latin-1").split(","):
         media, *parameters = (piece.strip().lower() for piece in part.split(";"))

@@ -65,10 +65,9 @@ class _Page:
             self._take(read)
             if read.reading.failed is not None:
                 raise read.reading.failed
-            if self._full() or self.records or self._gaps:
-                # What is there is answered; only a replay under way is worth a moment for a fuller page.
-                if read.reading.mode != "replay" or self._full() or self.records:
-                    return
+            # What is there is answered; only a gap alone is worth a moment, while a replay is under way behind it.
+            if self.records or self._full() or (self._gaps and read.reading.mode != "replay"):
+                return
             deadline = patience
             if read.reading.mode == "replay":
                 deadline = max(patience, replay_patience)

@@ -83,7 +83,7 @@ async def _list(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     found = readable(principal, snapshot.contracts.values(), snapshot.catalog, now=gate.now())
     parse_listing(scope["query_string"])
     body = json.dumps(
-        {"streams": [partner_entry(one.contract, one.plan, gate.public_url) for one in found]}, default=str
+        {"streams": [partner_entry(one.contract, one.plan, gate.public_url()) for one in found]}, default=str
     ).encode()
     headers = [
         (b"content-type", b"application/json"),
@@ -92,4 +92,3 @@ async def _list(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-

@@ -1,0 +1,275 @@
+"""The composition root: everything a process is made of, put together in one place and taken down in order."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import signal
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from functools import partial
+from typing import Final
+
+from gateway import __version__
+from gateway.admin.app import create_admin_app
+from gateway.clock import Clock, SystemClock
+from gateway.config import Settings
+from gateway.config.adapters import kafka_clusters
+from gateway.control import Control
+from gateway.counters import Counters, StreamStatus
+from gateway.cursor import CursorCodec
+from gateway.errors import ConfigurationProblems
+from gateway.hub.feed import TopicFeed
+from gateway.hub.hub import Hub, Source
+from gateway.hub.pump import Pump
+from gateway.kafka.cluster import KafkaCluster
+from gateway.kafka.offsets import Offsets
+from gateway.kafka.reader import TopicReader
+from gateway.kafka.replay import ReplayPool
+from gateway.limits.redis import RedisLink
+from gateway.observability.health import KAFKA_GRACE_SECONDS, Health, Probe, Prober
+from gateway.observability.logs import configure_logging, event
+from gateway.observability.metrics import Metrics
+from gateway.server.listener import Listener
+from gateway.server.loop import run_loop
+from gateway.subscription.opening import Openings
+from gateway.subscription.registry import Registry
+from gateway.subscription.wheel import TimerWheel
+from gateway.transport.gate import Gate
+from gateway.transport.middleware import RequestMiddleware, route_app
+from gateway.transport.routes import routes
+
+log = logging.getLogger("gateway.app")
+PREFILL_RECORDS: Final = 2_000
+PREFILL_BYTES: Final = 16 * 1024 * 1024
+CLOSE_SHARE: Final = 0.5
+"""The part of the drain that is kept for connections to close after their goodbye."""
+
+
+class Gateway:
+    """One process: both ports and everything behind them."""
+
+    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._closers: list[Callable[[], Awaitable[object]]] = []
+        self._counters = Counters()
+
+    async def start(self) -> None:
+        """Come up: contracts, database, engine, ports. Dependencies that are away do not stop it; it is not ready then.
+
+        Raises ConfigurationProblems with everything that is wrong; nothing is left open in that case.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+
+    async def _start(self) -> None:
+        settings, clock = self._settings, self._clock
+        clusters = kafka_clusters(settings, clock=clock)
+        self._control = await asyncio.to_thread(Control, settings, clock=clock)
+        self._closers.append(lambda: asyncio.to_thread(self._control.close))
+
+        pump, wheel = Pump(), TimerWheel(clock)
+        codec = CursorCodec([key.encode() for key in await self._cursor_keys()])
+        uid_key = await asyncio.to_thread(self._control.secret, "record_uid_key", lambda: secrets.token_hex(32))
+        self._hub = Hub(
+            {name: self._source(cluster) for name, cluster in clusters.items()},
+            pump=pump,
+            clock=clock,
+            ring_records=settings.stream.ring_records,
+            ring_bytes=settings.stream.ring_bytes,
+            linger_seconds=settings.stream.linger_seconds,
+            uid_key=bytes.fromhex(uid_key),
+            incarnation=lambda cluster, topic: asyncio.to_thread(self._control.incarnation, cluster, topic),
+        )
+        self._closers.append(self._hub.close)
+        self._registry = Registry(
+            self._hub,
+            codec=codec,
+            pump=pump,
+            wheel=wheel,
+            clock=clock,
+            counters=self._counters,
+            heartbeat_seconds=settings.stream.heartbeat_seconds,
+        )
+        await self._open_ports(clusters, Openings(self._hub, codec, clock))
+
+    async def _open_ports(self, clusters: Mapping[str, KafkaCluster], openings: Openings) -> None:
+        settings = self._settings
+        prober = Prober(self._probes(clusters), clock=self._clock)
+        self._health = Health([*prober.checks(), self._control.check()], readers=self._streams)
+        metrics = Metrics(self._counters, version=__version__, streams=self._streams)
+        admin = create_admin_app(health=self._health, metrics=metrics)
+        self._admin = Listener(admin, host=settings.admin.host, port=settings.admin.port, name="admin")
+        self._public = Listener(
+            self._public_app(openings),
+            host=settings.http.host,
+            port=settings.http.port,
+            tls_cert_file=_text(settings.http.tls_cert_file),
+            tls_key_file=_text(settings.http.tls_key_file),
+            name="http",
+        )
+        for listener in (self._public, self._admin):
+            await listener.start()
+            self._closers.append(partial(listener.close, timeout_seconds=0))
+        self.public_port, self.admin_port = self._public.port, self._admin.port
+        for name, task in (
+            ("prober", prober.run()),
+            ("loop lag", metrics.watch_loop_lag()),
+            ("catalog", self._control.follow()),
+        ):
+            self._tasks.append(asyncio.create_task(task, name=name))
+
+    def _public_app(self, openings: Openings) -> RequestMiddleware:
+        gate = Gate(
+            snapshot=self._control.snapshot,
+            openings=openings,
+            registry=self._registry,
+            counters=self._counters,
+            clock=self._clock,
+            public_url=lambda: self.base_url,
+        )
+        return RequestMiddleware(route_app(routes(gate)), observe=self._counters.count_request)
+
+    @property
+    def base_url(self) -> str:
+        """How partners reach the public port."""
+        return self._settings.http.public_url_at(self.public_port)
+
+    async def _cursor_keys(self) -> list[str]:
+        configured = [key.get_secret_value() for key in self._settings.cursor.keys]
+        if configured:
+            return configured
+        return [await asyncio.to_thread(self._control.secret, "cursor_key", lambda: secrets.token_hex(32))]
+
+    def _source(self, cluster: KafkaCluster) -> Source:
+        offsets = Offsets(cluster)
+        replays = ReplayPool(cluster, offsets)
+        self._closers += [cluster.close, replays.close]
+
+        def reader(feed: TopicFeed) -> TopicReader:
+            return TopicReader(
+                cluster,
+                offsets,
+                feed.topic,
+                sink=feed,
+                prefill_records=min(PREFILL_RECORDS, self._settings.stream.ring_records),
+                prefill_bytes=min(PREFILL_BYTES, self._settings.stream.ring_bytes),
+                clock=self._clock,
+            )
+
+        return Source(cluster.name, offsets, replays, reader)
+
+    def _probes(self, clusters: Mapping[str, KafkaCluster]) -> list[Probe]:
+        probes = [
+            Probe(f"kafka:{name}" if len(clusters) > 1 else "kafka", cluster.ping, grace_seconds=KAFKA_GRACE_SECONDS)
+            for name, cluster in clusters.items()
+        ]
+        probes.append(Probe("database", lambda: asyncio.to_thread(self._control.ping), required=False))
+        if self._settings.redis.url is not None:
+            redis = RedisLink(self._settings.redis.url.get_secret_value())
+            self._closers.append(redis.close)
+            probes.append(Probe("redis", redis.ping, required=False))
+        return probes
+
+    def _streams(self) -> Iterator[StreamStatus]:
+        """How each stream that is read now stands."""
+        now = self._clock.monotonic()
+        contracts = self._control.snapshot().contracts.values()
+        for feed, status in self._hub.readers():
+            held = feed.log.statistics()
+            fetched = status.last_fetch_monotonic
+            for contract in contracts:
+                if (contract.cluster, contract.topic) == (feed.cluster, feed.topic):
+                    yield StreamStatus(
+                        contract.stream,
+                        status.state,
+                        reason=status.reason,
+                        age_seconds=None if fetched is None else round(now - fetched, 3),
+                        log_records=held.records,
+                        log_bytes=held.bytes,
+                        view_bytes=feed.view_bytes(),
+                    )
+
+    async def reload(self) -> None:
+        """Take contracts, keys, catalog and certificates anew: all of them, or none and a log line that says why."""
+        try:
+            await self._control.reload()
+            self._public.reload_tls()
+        except ConfigurationProblems as error:
+            event(log, logging.ERROR, "reload_refused", problems=error.problems)
+        else:
+            event(log, logging.INFO, "reloaded", streams=len(self._control.snapshot().contracts))
+
+    async def stop(self) -> None:
+        """Drain: not ready, goodbye with its cursor to every stream, then close. Within ``stream.drain_seconds``."""
+        drain_seconds = self._settings.stream.drain_seconds
+        self._health.drain()
+        event(log, logging.INFO, "draining", streams=len(self._registry), seconds=drain_seconds)
+        try:
+            async with asyncio.timeout(drain_seconds * (1 - CLOSE_SHARE)):
+                await self._registry.drain()
+        except TimeoutError:
+            event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
+        await self._public.close(timeout_seconds=max(0.0, drain_seconds * CLOSE_SHARE - 2))
+        await self._close()
+        event(log, logging.INFO, "stopped")
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        while self._closers:
+            await self._closers.pop()()
+
+
+def _text(path: object) -> str | None:
+    return None if path is None else str(path)
+
+
+async def run(settings: Settings, *, on_ready: Callable[[Gateway], Awaitable[None]] | None = None) -> int:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once. Returns the exit code.
+
+    Raises ConfigurationProblems where it cannot come up.
+    """
+    gateway = Gateway(settings)
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    reloads: set[asyncio.Task[None]] = set()
+
+    def stop() -> None:
+        if stopping.is_set():
+            # Asked twice: whoever sent it does not want to wait for the drain.
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+            signal.raise_signal(signal.SIGTERM)
+        stopping.set()
+
+    def reload() -> None:
+        task = loop.create_task(gateway.reload())
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
+    await gateway.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    event(log, logging.INFO, "serving", url=gateway.base_url, admin_port=gateway.admin_port, version=__version__)
+    try:
+        if on_ready is not None:
+            await on_ready(gateway)
+        await stopping.wait()
+    finally:
+        await gateway.stop()
+    return 0
+
+
+def serve(settings: Settings, log_format: str) -> int:
+    """``gateway serve``: the exit code of a process that serves until it is told to stop."""
+    configure_logging("text" if log_format == "text" else "json", level=settings.log.level.upper())
+    return run_loop(run(settings))

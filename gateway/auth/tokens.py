@@ -1,0 +1,230 @@
+"""Access tokens: a compact JWS in, a Principal or a refusal out (RFC 9068, RFC 7515, RFC 8725).
+
+Everything that can be judged without a key is judged first, so that a bad token costs microseconds, and the token's
+own wishes never choose the rules: algorithm, keys and audience come from the settings of the issuer it names. The
+caller learns one message for every reason; the reason itself, a slug from this file, goes to the log and to metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from gateway.auth.jose import Malformed, decode_base64url, decode_object
+from gateway.auth.keys import DEFAULT_ALGORITHMS, SUPPORTED_ALGORITHMS, KeySource
+from gateway.clock import Clock
+from gateway.errors import TokenExpired, TokenInvalid, TokenMissing
+from gateway.model import Principal
+
+MAX_TOKEN_BYTES = 8000
+MAX_TEXT_LENGTH = 256
+MAX_AUDIENCES = 32
+MAX_MOMENT = 253_402_300_799
+"""The last second of the year 9999: NumericDates beyond it are refused, arithmetic on the others is exact."""
+
+_LOG = logging.getLogger("gateway.auth")
+_BEARER = re.compile(r"bearer +([A-Za-z0-9\-._~+/]+=*)", re.ASCII | re.IGNORECASE)
+# Keys out of the token, extensions we would have to understand (crit, b64) or that hide the payload (zip).
+_REFUSED_HEADERS = frozenset({"jku", "x5u", "jwk", "x5c", "crit", "b64", "zip"})
+_ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
+_PLAIN_TYPES = frozenset({"", "jwt", "application/jwt"})
+# What id tokens, logout tokens and security events carry: where typ does not tell the kinds apart, these do.
+_OTHER_KINDS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
+_HEADERS_REMEMBERED = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSettings:
+    """Whom we believe and what we ask of their tokens.
+
+    ``name`` is the operator's word for it and what principals carry; ``issuer`` is the ``iss`` and ``audience`` the
+    ``aud`` of its tokens, compared as they are. Without ``require_typ`` tokens with ``typ`` JWT or none pass too.
+    """
+
+    name: str
+    issuer: str
+    audience: str
+    keys: KeySource
+    algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
+    require_typ: bool = True
+
+    def __post_init__(self) -> None:
+        foreign = [name for name in self.algorithms if name not in SUPPORTED_ALGORITHMS]
+        if foreign or not self.algorithms:
+            raise ValueError(f"algorithms {foreign}: allowed are {', '.join(SUPPORTED_ALGORITHMS)}")
+        if not (self.name and self.issuer and self.audience):
+            raise ValueError("name, issuer and audience have to be there")
+
+
+class TokenVerifier:
+    """Decides whether a token is one of ours to accept. Immutable; new keys or issuers make a new one.
+
+    ``verify`` neither waits nor fetches. It asks for the key last before the signature, so ``no_key`` as the reason
+    means: everything else about the token is in order. That is the moment for a source that can fetch to do so.
+    """
+
+    def __init__(
+        self,
+        issuers: Sequence[IssuerSettings],
+        *,
+        clock: Clock,
+        max_token_lifetime_seconds: int = 86_400,
+        leeway_seconds: int = 5,
+    ) -> None:
+        self._by_issuer = {settings.issuer: settings for settings in issuers}
+        if len(self._by_issuer) != len(issuers) or len({settings.name for settings in issuers}) != len(issuers):
+            raise ValueError("every issuer needs a name and an issuer string of its own")
+        self._clock = clock
+        self._max_lifetime = max_token_lifetime_seconds
+        self._leeway = leeway_seconds
+        # Tokens of one key share their header letter by letter; reading it is a third of our own work.
+        self._read_header = lru_cache(maxsize=_HEADERS_REMEMBERED)(_read_header)
+        for settings in issuers:
+            if not settings.require_typ:
+                _LOG.warning("issuer %s: tokens without typ at+jwt are accepted", settings.name)
+
+    def verify(self, token: str) -> Principal:
+        """A token as sent → who is calling. Raises TokenExpired if only its time is over, else TokenInvalid."""
+        try:
+            return self._verify(token)
+        except (TokenInvalid, TokenExpired) as refusal:
+            _LOG.info("token refused: %s", refusal.reason, extra={"reason": refusal.reason})
+            raise
+
+    def _verify(self, token: str) -> Principal:
+        if len(token) > MAX_TOKEN_BYTES:
+            raise TokenInvalid("too_long")
+        if not token.isascii():
+            raise TokenInvalid("not_base64url")
+        signed, _, signature_part = token.encode("ascii").rpartition(b".")
+        header_part, _, payload_part = signed.partition(b".")
+        if not header_part or not payload_part or not signature_part:
+            raise TokenInvalid("not_three_parts")
+        try:
+            header = self._read_header(header_part)
+            claims = decode_object(decode_base64url(payload_part))
+            signature = decode_base64url(signature_part)
+        except Malformed as error:
+            raise TokenInvalid(str(error)) from None
+        issuer = claims.get("iss")
+        settings = self._by_issuer.get(issuer) if type(issuer) is str else None
+        if settings is None:
+            raise TokenInvalid("iss_unknown")
+        if header.algorithm not in settings.algorithms:
+            raise TokenInvalid("algorithm_not_allowed")
+        if header.typ not in _ACCESS_TOKEN_TYPES and (
+            settings.require_typ or header.typ not in _PLAIN_TYPES or not _OTHER_KINDS.isdisjoint(claims)
+        ):
+            raise TokenInvalid("not_an_access_token")
+        _check_audience(claims, settings.audience)
+        now = self._clock.now()
+        expires_at = self._check_times(claims, now=now)
+        principal = Principal(
+            issuer=settings.name,
+            client_id=_text(claims, "client_id"),
+            subject=_text(claims, "sub"),
+            scopes=_read_scopes(claims),
+            token_id=_text(claims, "jti"),
+            expires_at=expires_at,
+            claims=MappingProxyType(claims),
+        )
+        key = settings.keys.find(header.kid, algorithm=header.algorithm)
+        if key is None:
+            raise TokenInvalid("no_key")
+        if header.algorithm not in key.algorithms:
+            raise TokenInvalid("key_does_not_fit")
+        if not key.is_signature(signature, of=signed, algorithm=header.algorithm):
+            raise TokenInvalid("signature")
+        if now >= expires_at:
+            raise TokenExpired
+        return principal
+
+    def _check_times(self, claims: Mapping[str, Any], *, now: float) -> int:
+        """→ ``exp`` in whole seconds, rounded down. Leeway is for clocks ahead of ours, never for ``exp``."""
+        expires_at = _moment(claims, "exp")
+        issued_at = _moment(claims, "iat")
+        if not 0 < expires_at - issued_at <= self._max_lifetime:
+            raise TokenInvalid("lifetime")
+        if issued_at > now + self._leeway:
+            raise TokenInvalid("iat_in_future")
+        if "nbf" in claims and _moment(claims, "nbf") > now + self._leeway:
+            raise TokenInvalid("nbf_in_future")
+        return int(expires_at)
+
+
+def parse_bearer(header_value: str) -> str:
+    """The value of an Authorization header → the token in it (RFC 6750 §2.1).
+
+    Raises TokenMissing where the scheme is not Bearer, TokenInvalid where what follows it is not one token.
+    """
+    match = _BEARER.fullmatch(header_value)
+    if match:
+        return match[1]
+    if header_value.partition(" ")[0].lower() != "bearer":
+        raise TokenMissing
+    _LOG.info("token refused: %s", "not_a_bearer", extra={"reason": "not_a_bearer"})
+    raise TokenInvalid("not_a_bearer")
+
+
+class _Header(NamedTuple):
+    algorithm: str
+    kid: str | None
+    typ: str
+
+
+def _read_header(part: bytes) -> _Header:
+    header = decode_object(decode_base64url(part))
+    if not _REFUSED_HEADERS.isdisjoint(header):
+        raise Malformed("header_refused")
+    algorithm, kid, typ = header.get("alg"), header.get("kid"), header.get("typ", "")
+    if not isinstance(algorithm, str):
+        raise Malformed("no_algorithm")
+    if "kid" in header and not isinstance(kid, str):
+        raise Malformed("kid_not_text")
+    if not isinstance(typ, str) or not typ.isascii():
+        raise Malformed("typ_not_text")
+    return _Header(algorithm, kid, typ.lower())
+
+
+def _text(claims: Mapping[str, Any], name: str) -> str:
+    """A claim that has to be there as text: not empty, not endless, nothing in it that a log or a key could trip on."""
+    value = claims.get(name)
+    if type(value) is not str:
+        raise TokenInvalid(f"{name}_not_text" if name in claims else f"{name}_missing")
+    if not 0 < len(value) <= MAX_TEXT_LENGTH or not value.isprintable():
+        raise TokenInvalid(f"{name}_not_allowed")
+    return value
+
+
+def _moment(claims: Mapping[str, Any], name: str) -> int | float:
+    """A NumericDate (RFC 7519 §2). ``type`` and not ``isinstance``: true is no time."""
+    value = claims.get(name)
+    if type(value) is not int and type(value) is not float:
+        raise TokenInvalid(f"{name}_not_a_number" if name in claims else f"{name}_missing")
+    if not 0 <= value <= MAX_MOMENT:
+        raise TokenInvalid(f"{name}_out_of_range")
+    return value
+
+
+def _check_audience(claims: Mapping[str, Any], ours: str) -> None:
+    audience = claims.get("aud")
+    if audience == ours:
+        return
+    if type(audience) is list:
+        if len(audience) > MAX_AUDIENCES or not all(type(each) is str for each in audience):
+            raise TokenInvalid("aud_not_allowed")
+        if ours in audience:
+            return
+    raise TokenInvalid("aud_not_ours" if "aud" in claims else "aud_missing")
+
+
+def _read_scopes(claims: Mapping[str, Any]) -> frozenset[str]:
+    scope = claims.get("scope", "")
+    if type(scope) is not str or not (scope.isascii() and scope.isprintable()):
+        raise TokenInvalid("scope_not_allowed")
+    return frozenset(scope.split(" ")) - {""}

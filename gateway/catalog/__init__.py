@@ -1,0 +1,1 @@
+"""What is exposed, to whom, at which limits: contracts and the commercial catalog."""

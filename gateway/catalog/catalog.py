@@ -1,0 +1,154 @@
+"""The commercial catalog as one value: products, plans and tenants with the indexes that a decision needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from zoneinfo import ZoneInfo
+
+from gateway.model import Application, Entitlement, Plan, Product, Tenant
+
+Key = tuple[str, ...]
+"""Names an object over files, database and diffs: its kind, then its names. ``("application", issuer, client_id)``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """An entitlement resolved: the plan and streams behind it, its dates as epoch seconds, half-open."""
+
+    entitlement: Entitlement
+    plan: Plan
+    streams: frozenset[str]
+    starts_at: float
+    ends_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Index:
+    applications: Mapping[tuple[str, str], tuple[Tenant, Application]] = field(default_factory=dict)
+    rights: Mapping[str, tuple[Right, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Make one with ``Catalog.build``; its order is canonical, so equal content is an equal value.
+
+    ``accounts`` holds a tenant's money settings (``spend_limit``, ``credit``: decimal text) by tenant name.
+    ``places`` says where an object was read (``file:line``) and does not count for equality.
+    """
+
+    products: tuple[Product, ...] = ()
+    plans: tuple[Plan, ...] = ()
+    tenants: tuple[Tenant, ...] = ()
+    accounts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    issuers: tuple[str, ...] = ()
+    places: Mapping[Key, str] = field(default_factory=dict, compare=False, repr=False)
+    _index: _Index = field(default_factory=_Index, compare=False, repr=False)
+
+    @classmethod
+    def build(
+        cls,
+        products: Iterable[Product] = (),
+        plans: Iterable[Plan] = (),
+        tenants: Iterable[Tenant] = (),
+        *,
+        issuers: Sequence[str] = (),
+        accounts: Mapping[str, Mapping[str, str]] | None = None,
+        places: Mapping[Key, str] | None = None,
+    ) -> Catalog:
+        """Sort and index. ``issuers`` are the names in ``auth.issuers``.
+
+        An application that names no issuer belongs to the only one configured; where there are several (or none), no
+        token matches it.
+        """
+        sorted_products = tuple(sorted(products, key=lambda product: product.name))
+        sorted_plans = tuple(sorted(plans, key=lambda plan: (plan.name, plan.revision)))
+        sorted_tenants = tuple(sorted(map(_sorted_tenant, tenants), key=lambda tenant: tenant.name))
+        latest = {plan.name: plan for plan in sorted_plans}
+        streams = {product.name: frozenset(product.streams) for product in sorted_products}
+        applications = {
+            (issuer, application.client_id): (tenant, application)
+            for tenant in sorted_tenants
+            for application in tenant.applications
+            if (issuer := effective_issuer(application, issuers)) is not None
+        }
+        return cls(
+            products=sorted_products,
+            plans=sorted_plans,
+            tenants=sorted_tenants,
+            accounts=dict(accounts or {}),
+            issuers=tuple(issuers),
+            places=dict(places or {}),
+            _index=_Index(
+                applications=applications,
+                rights={tenant.name: _rights(tenant, latest, streams) for tenant in sorted_tenants},
+                tenants={tenant.name: tenant for tenant in sorted_tenants},
+                plans=latest,
+            ),
+        )
+
+    def application(self, issuer: str, client_id: str) -> tuple[Tenant, Application] | None:
+        """The application that a token's (issuer name, client_id) names, and its tenant."""
+        return self._index.applications.get((issuer, client_id))
+
+    def tenant(self, name: str) -> Tenant | None:
+        """A tenant by name."""
+        return self._index.tenants.get(name)
+
+    def plan(self, name: str) -> Plan | None:
+        """A plan's newest revision."""
+        return self._index.plans.get(name)
+
+    def entitlements_for(self, tenant: str, stream: str) -> tuple[Right, ...]:
+        """All of a tenant's entitlements that hold the stream: past, in force and to come."""
+        return tuple(right for right in self._index.rights.get(tenant, ()) if stream in right.streams)
+
+    def right(self, tenant: str, stream: str, *, now: float) -> Right | None:
+        """The entitlement in force at ``now`` (epoch seconds) for the stream, None where there is none."""
+        for right in self._index.rights.get(tenant, ()):
+            if stream in right.streams and right.starts_at <= now < right.ends_at:
+                return right
+        return None
+
+
+def effective_issuer(application: Application, issuers: Sequence[str]) -> str | None:
+    """The issuer whose tokens name the application, None where none does."""
+    if application.issuer is not None:
+        return application.issuer
+    return issuers[0] if len(issuers) == 1 else None
+
+
+def _sorted_tenant(tenant: Tenant) -> Tenant:
+    return Tenant(
+        name=tenant.name,
+        title=tenant.title,
+        status=tenant.status,
+        time_zone=tenant.time_zone,
+        attributes=tenant.attributes,
+        applications=tuple(sorted(tenant.applications, key=lambda one: (one.issuer or "", one.client_id))),
+        entitlements=tuple(sorted(tenant.entitlements, key=lambda one: (one.product, one.start))),
+    )
+
+
+def _rights(tenant: Tenant, plans: Mapping[str, Plan], streams: Mapping[str, frozenset[str]]) -> tuple[Right, ...]:
+    zone = ZoneInfo(tenant.time_zone)
+    return tuple(
+        Right(
+            entitlement=entitlement,
+            plan=plans[entitlement.plan],
+            streams=streams[entitlement.product],
+            starts_at=_midnight(entitlement.start, zone),
+            ends_at=_midnight(entitlement.end, zone) if entitlement.end is not None else math.inf,
+        )
+        for entitlement in tenant.entitlements
+        if entitlement.plan in plans and entitlement.product in streams
+    )
+
+
+def _midnight(day: date, zone: ZoneInfo) -> float:
+    """When the day begins in the zone. Where clocks skip midnight, Python's fold 0 gives the moment of the skip."""
+    return datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()

@@ -1,0 +1,65 @@
+"""A stream as a partner sees it in ``GET /v1/streams``: built by allow-list, so that nothing internal can slip in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gateway.model import Contract, FilterField, Plan
+
+_PATHS = {"sse": "sse", "ws": "ws", "pull": "records", "ndjson": "ndjson"}
+
+
+def partner_entry(contract: Contract, plan: Plan, base_url: str) -> dict[str, Any]:
+    """What a partner entitled at ``plan`` may know of a stream; ``base_url`` is the gateway's public URL.
+
+    Never topic, cluster, owner, the values of a row filter, or a field that the projection leaves out.
+    """
+    base = base_url.rstrip("/")
+    stream = f"{base}/v1/streams/{contract.stream}"
+    entry: dict[str, Any] = {
+        "name": contract.stream,
+        "title": contract.title,
+        "version": contract.version,
+        "lifecycle": contract.lifecycle,
+        "description": contract.description,
+        "transports": list(contract.transports),
+        "filters": [{"name": one.name, "type": one.type} for one in visible_filters(contract)],
+        "scopes": list(contract.scopes),
+        "row_filtered": contract.row_filter is not None,
+        "limits": {name: _copy(limit) for name, limit in sorted(plan.limits.items())},
+        "replay": {
+            "earliest": contract.replay.earliest,
+            "time": contract.replay.time,
+            "max_age_seconds": contract.replay.max_age_seconds,
+        },
+        "links": {transport: _link(stream, transport) for transport in contract.transports},
+        "docs": f"{base}/portal/",
+    }
+    if contract.deprecated_on:
+        entry["deprecated_on"] = contract.deprecated_on.isoformat()
+    if contract.sunset_on:
+        entry["sunset_on"] = contract.sunset_on.isoformat()
+    if contract.successor:
+        entry["successor"] = contract.successor
+    return entry
+
+
+def visible_filters(contract: Contract) -> tuple[FilterField, ...]:
+    """The filters on fields that partners get to see; a row filter's field may be hidden from them."""
+    projection = contract.projection
+    if projection is None:
+        return contract.filters
+    return tuple(
+        one
+        for one in contract.filters
+        if any(one.pointer == pointer or one.pointer.startswith(pointer + "/") for pointer in projection)
+    )
+
+
+def _link(stream: str, transport: str) -> str:
+    url = f"{stream}/{_PATHS[transport]}"
+    return "ws" + url.removeprefix("http") if transport == "ws" and url.startswith("http") else url
+
+
+def _copy(limit: Any) -> Any:
+    return dict(limit) if isinstance(limit, dict) else limit

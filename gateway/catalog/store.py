@@ -1,0 +1,365 @@
+"""The catalog in SQL: what files, portal and admins decided, with secrets made once and each topic's incarnation.
+
+SQLAlchemy Core, nothing that ties to one database. Every method blocks; callers use threads. A database that does not
+answer raises ``errors.Unavailable``.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.exc import (
+    ArgumentError,
+    IntegrityError,
+    InterfaceError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from gateway.catalog.catalog import Catalog, Key
+from gateway.catalog.diff import Change, Diff, plan_changes, stable_json
+from gateway.catalog.objects import KINDS, Stored, catalog_of, objects_of, problems_of
+from gateway.catalog.problems import Problems, problem_line
+from gateway.errors import ConfigurationProblems, Unavailable
+
+BUSY_TIMEOUT_SECONDS = 10
+_SCHEMA_ATTEMPTS = 10
+_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
+_IMMEDIATE = "gateway_immediate"
+
+
+class _Json(sa.types.TypeDecorator[Any]):
+    """Plain data as text with stable bytes, the same on every database."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str:
+        return stable_json(value)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+_METADATA = sa.MetaData()
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, _METADATA, *columns, sa.Column("owner", sa.String(16), nullable=False))
+
+
+_TABLES: dict[str, sa.Table] = {
+    "product": _table(
+        "products",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("streams", _Json, nullable=False),
+    ),
+    "plan": _table(
+        "plans",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("currency", sa.String(3), nullable=False),
+        sa.Column("limits", _Json, nullable=False),
+        sa.Column("pricing", _Json, nullable=False),
+    ),
+    "tenant": _table(
+        "tenants",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("time_zone", sa.String(64), nullable=False),
+        sa.Column("attributes", _Json, nullable=False),
+        sa.Column("account", _Json, nullable=False),
+        sa.Column("suspended_by_admin", sa.Boolean, nullable=False, server_default=sa.false()),
+    ),
+    "application": _table(
+        "applications",
+        sa.Column("issuer", sa.Text, primary_key=True),
+        sa.Column("client_id", sa.String(255), primary_key=True),
+        sa.Column("tenant", sa.ForeignKey("tenants.name"), nullable=False),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("origins", _Json, nullable=False),
+        sa.Column("billable", sa.Boolean, nullable=False),
+    ),
+    "entitlement": _table(
+        "entitlements",
+        sa.Column("tenant", sa.ForeignKey("tenants.name"), primary_key=True),
+        sa.Column("product", sa.ForeignKey("products.name"), primary_key=True),
+        sa.Column("starts_on", sa.String(10), primary_key=True),
+        sa.Column("plan", sa.String(63), nullable=False),
+        sa.Column("ends_on", sa.String(10), key="to"),
+    ),
+}
+_SETTINGS = sa.Table(
+    "settings",
+    _METADATA,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+_TOPICS = sa.Table(
+    "topics",
+    _METADATA,
+    sa.Column("cluster", sa.Text, primary_key=True),
+    sa.Column("topic", sa.String(249), primary_key=True),
+    sa.Column("incarnation", sa.Integer, nullable=False),
+)
+_STATE = sa.Table(
+    "catalog_state",
+    _METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+
+
+class Store:
+    """The database of one deployment; safe to use from several threads, and from several processes at once."""
+
+    def __init__(self, url: str) -> None:
+        """Raises ConfigurationProblems where the URL names no database that can be spoken to. Connects later."""
+        self._engine = _engine(url)
+        self._writer = self._engine.execution_options(**{_IMMEDIATE: True})
+        self._reader = self._engine
+        if self._engine.dialect.name != "sqlite":
+            # Several SELECTs make up one catalog: they must see one moment. SQLite's transactions do that by nature.
+            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def ping(self) -> None:
+        """Return if the database answers, else raise Unavailable."""
+        with self._reading() as connection:
+            connection.execute(sa.select(1))
+
+    def create_schema(self) -> None:
+        """Make what tables are missing. Idempotent; processes that start together may race."""
+        for attempt in range(1, _SCHEMA_ATTEMPTS + 1):
+            try:
+                with self._writer.begin() as connection:
+                    _METADATA.create_all(connection)
+                    if connection.execute(sa.select(_STATE.c.id)).first() is None:
+                        connection.execute(_STATE.insert().values(id=1, revision=0))
+                return
+            except (IntegrityError, ProgrammingError) as error:
+                # Another process made the same table between our look and our CREATE: now it is there. Look again.
+                if attempt == _SCHEMA_ATTEMPTS:
+                    raise Unavailable("The catalog database does not take the schema.") from error
+            except _AWAY as error:
+                raise _unavailable(error) from error
+
+    def revision(self) -> int:
+        """A counter that grows with every change of the catalog."""
+        with self._reading() as connection:
+            return _revision(connection)
+
+    def load_catalog(self, issuers: Sequence[str]) -> tuple[int, Catalog]:
+        """The catalog of one moment and its revision."""
+        with self._reading() as connection:
+            return _revision(connection), catalog_of(_stored(connection), issuers=issuers)
+
+    def apply(self, catalog: Catalog, *, dry_run: bool = False, prune: bool = False) -> Diff:
+        """Make the database say what the catalog says, whole or not at all; a second time there is nothing to do.
+
+        Only file-owned objects are touched; those absent from the catalog stay unless ``prune``. An admin's
+        suspension stays. Raises ConfigurationProblems where the outcome would break a rule. A crash before the commit
+        leaves everything as it was.
+        """
+        problems = Problems()
+        with self._writing() as connection:
+            revision = _lock_revision(connection)
+            stored = _stored(connection)
+            planned = plan_changes(stored, objects_of(catalog), prune=prune, places=catalog.places, problems=problems)
+            lines = problems.lines + problems_of(planned.after, places=catalog.places)
+            if lines:
+                raise ConfigurationProblems(list(dict.fromkeys(lines)))
+            if dry_run or not planned.diff:
+                return replace(planned.diff, revision=revision)
+            _write(connection, planned.diff.changes, planned.after)
+            _bump_revision(connection)
+            return replace(planned.diff, applied=True, revision=revision + 1)
+
+    def suspend(self, tenant: str, *, suspended: bool) -> bool:
+        """Set or lift an admin's suspension, which outlives every apply. False where there is no such tenant."""
+        tenants = _TABLES["tenant"]
+        with self._writing() as connection:
+            _lock_revision(connection)
+            changed = connection.execute(
+                tenants.update().where(tenants.c.name == tenant).values(suspended_by_admin=suspended)
+            ).rowcount
+            if changed:
+                _bump_revision(connection)
+            return changed > 0
+
+    def get_or_create(self, name: str, factory: Callable[[], str]) -> str:
+        """A setting's value, made by ``factory`` the first time; processes that race all get the one that won."""
+        query = sa.select(_SETTINGS.c.value).where(_SETTINGS.c.name == name)
+        with self._reading() as connection:
+            value: str | None = connection.execute(query).scalar()
+        if value is not None:
+            return value
+        made = factory()
+        try:
+            with self._writing() as connection:
+                connection.execute(_SETTINGS.insert().values(name=name, value=made))
+            return made
+        except IntegrityError:
+            with self._reading() as connection:
+                return str(connection.execute(query).scalar_one())
+
+    def incarnation(self, cluster: str, topic: str) -> int:
+        """Which life of the topic this is: 1 until its history was seen to change."""
+        with self._reading() as connection:
+            return _incarnation(connection, cluster, topic)
+
+    def bump_incarnation(self, cluster: str, topic: str, *, seen: int) -> int:
+        """Begin the next life, if ``seen`` is still the present one, and return the present one.
+
+        Nodes that saw the same change all call this; it counts once.
+        """
+        with self._writing() as connection:
+            _lock_revision(connection)
+            present = _incarnation(connection, cluster, topic)
+            if present != seen:
+                return present
+            where = sa.and_(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
+            if connection.execute(_TOPICS.update().where(where).values(incarnation=seen + 1)).rowcount == 0:
+                connection.execute(_TOPICS.insert().values(cluster=cluster, topic=topic, incarnation=seen + 1))
+            return seen + 1
+
+    @contextmanager
+    def _reading(self) -> Iterator[sa.Connection]:
+        try:
+            with self._reader.begin() as connection:
+                yield connection
+        except (*_AWAY, ProgrammingError) as error:
+            raise _unavailable(error) from error
+
+    @contextmanager
+    def _writing(self) -> Iterator[sa.Connection]:
+        try:
+            with self._writer.begin() as connection:
+                yield connection
+        except (*_AWAY, ProgrammingError) as error:
+            raise _unavailable(error) from error
+
+
+def _unavailable(error: Exception) -> Unavailable:
+    # A table that is missing is a ProgrammingError on Postgres and an OperationalError on SQLite.
+    if isinstance(error, ProgrammingError) or "no such table" in str(error):
+        return Unavailable("The catalog database lacks the catalog's tables; apply a catalog first.")
+    return Unavailable("The catalog database does not answer.")
+
+
+def _engine(url: str) -> sa.Engine:
+    allowed = "a SQLAlchemy URL such as sqlite:///data/gateway.db or postgresql+psycopg://user@host/name"
+    try:
+        parsed = sa.engine.make_url(url)
+        is_sqlite = parsed.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if is_sqlite else {}
+        engine = sa.create_engine(parsed, pool_pre_ping=not is_sqlite, **options)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        # The message may hold the URL, and the URL a password: only the kind of error is told.
+        raise ConfigurationProblems(
+            [problem_line("database.url", f"cannot be used ({type(error).__name__})", allowed=allowed)]
+        ) from None
+    if is_sqlite:
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+        sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # The driver's own BEGIN comes late and never as IMMEDIATE: switched off, ``_begin_sqlite`` says it.
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA foreign_keys = ON")
+    # Not WAL: several processes share the file, and SQLite before 3.51.3 can corrupt a WAL then.
+    cursor.execute("PRAGMA journal_mode = DELETE")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.close()
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    # A writer that reads first must hold the write lock from the start, or two of them fail instead of waiting.
+    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _revision(connection: sa.Connection) -> int:
+    return int(connection.execute(sa.select(_STATE.c.revision)).scalar_one())
+
+
+def _lock_revision(connection: sa.Connection) -> int:
+    """The revision, held so that changes of the catalog come one after the other."""
+    return int(connection.execute(sa.select(_STATE.c.revision).with_for_update()).scalar_one())
+
+
+def _bump_revision(connection: sa.Connection) -> None:
+    connection.execute(_STATE.update().values(revision=_STATE.c.revision + 1))
+
+
+def _incarnation(connection: sa.Connection, cluster: str, topic: str) -> int:
+    query = sa.select(_TOPICS.c.incarnation).where(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
+    return int(connection.execute(query).scalar() or 1)
+
+
+def _stored(connection: sa.Connection) -> dict[Key, Stored]:
+    found: dict[Key, Stored] = {}
+    for kind in KINDS:
+        table = _TABLES[kind]
+        names = [column.name for column in table.primary_key.columns]
+        for row in connection.execute(sa.select(table)):
+            fields = {str(column.key): row._mapping[column] for column in table.columns}
+            key = (kind, *(str(fields.pop(name)) for name in names))
+            owner, is_suspended = fields.pop("owner"), fields.pop("suspended_by_admin", False)
+            found[key] = Stored(owner, fields, bool(is_suspended))
+    return found
+
+
+def _write(connection: sa.Connection, changes: Sequence[Change], after: Mapping[Key, Stored]) -> None:
+    """Write the changes in an order in which no reference ever dangles: leaves away, roots in, roots away."""
+    by_kind = {kind: [change for change in changes if change.key[0] == kind] for kind in KINDS}
+    for kind in ("entitlement", "application"):
+        for change in by_kind[kind]:
+            if change.action == "removed" or change.was is not None:
+                _delete(connection, change.was or change.key)
+    for kind in KINDS:
+        table = _TABLES[kind]
+        for change in by_kind[kind]:
+            if change.action == "removed":
+                continue
+            row = {**_identity(change.key), **after[change.key].fields, "owner": after[change.key].owner}
+            if change.action == "created" or change.was is not None:
+                connection.execute(table.insert().values(row))
+            else:
+                connection.execute(table.update().where(_is(change.key)).values(row))
+    for kind in ("tenant", "plan", "product"):
+        for change in by_kind[kind]:
+            if change.action == "removed":
+                _delete(connection, change.key)
+
+
+def _delete(connection: sa.Connection, key: Key) -> None:
+    connection.execute(_TABLES[key[0]].delete().where(_is(key)))
+
+
+def _identity(key: Key) -> dict[str, str | int]:
+    if key[0] == "plan":
+        return {"name": key[1], "revision": int(key[2])}
+    return dict(zip((column.name for column in _TABLES[key[0]].primary_key.columns), key[1:], strict=True))
+
+
+def _is(key: Key) -> sa.ColumnElement[bool]:
+    table = _TABLES[key[0]]
+    return sa.and_(*(table.c[name] == value for name, value in _identity(key).items()))

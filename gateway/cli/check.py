@@ -1,0 +1,204 @@
+"""``gateway check``: would it run? Settings, contracts, keys, catalog, then everything it depends on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gateway.cli.options import format_option, print_json, read_settings, settings_options
+from gateway.errors import ConfigurationProblems, GatewayError
+
+if TYPE_CHECKING:
+    from gateway.catalog.catalog import Catalog
+    from gateway.catalog.contracts import Contracts
+    from gateway.config import Settings
+    from gateway.kafka.cluster import KafkaCluster
+    from gateway.kafka.offsets import Offsets
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the check: what was looked at, and what is good or what to do. Several details are several lines."""
+
+    name: str
+    ok: bool
+    details: Sequence[str]
+
+    def lines(self) -> list[str]:
+        """The finding for people."""
+        return [f"{'ok    ' if self.ok else 'FAILED'} {self.name}: {detail}" for detail in self.details]
+
+
+@click.command(short_help="Would it run? Settings, contracts, keys, catalog, dependencies.")
+@settings_options
+@format_option
+@click.pass_context
+def check(ctx: click.Context, *, config: Path | None, assignments: tuple[str, ...], output: str) -> None:
+    """Check settings, contracts, issuers' keys and the catalog, then Kafka, Redis and the database.
+
+    One line each: ok, or what to do. Exit code 1 if anything failed, 2 if the settings cannot be read at all.
+
+    \b
+    Example:
+      gateway check --config gateway.toml
+    """
+    try:
+        settings = read_settings(config, assignments)
+    except ConfigurationProblems as error:
+        if output == "text":
+            raise
+        print_json(_document([Finding("settings", ok=False, details=error.problems)]))
+        ctx.exit(2)
+    findings = asyncio.run(_look(settings, echo=output == "text"))
+    if output == "json":
+        print_json(_document(findings))
+    ctx.exit(0 if all(finding.ok for finding in findings) else 1)
+
+
+async def _look(settings: Settings, *, echo: bool) -> list[Finding]:
+    findings = []
+    async for finding in _findings(settings):
+        findings.append(finding)
+        if echo:
+            for line in finding.lines():
+                click.echo(line)
+    return findings
+
+
+async def _findings(settings: Settings) -> AsyncIterator[Finding]:
+    issuers = settings.auth.issuer_names()
+    known = f"issuers: {', '.join(issuers)}" if issuers else "no issuer in auth.issuers: no token will be accepted"
+    yield Finding("settings", ok=True, details=[known])
+    contracts, finding = _check_contracts(settings)
+    yield finding
+    for finding in _check_keys(settings):
+        yield finding
+    catalog, finding = await asyncio.to_thread(_check_database, settings)
+    yield finding
+    if catalog is not None:
+        yield _check_catalog(catalog, contracts, issuers)
+    async for finding in _check_kafka(settings, contracts):
+        yield finding
+    yield await _check_redis(settings)
+
+
+def _check_contracts(settings: Settings) -> tuple[Contracts | None, Finding]:
+    from gateway.catalog.contracts import load_contracts
+
+    try:
+        contracts = load_contracts(settings.contracts.dir, clusters=settings.kafka.by_name())
+    except ConfigurationProblems as error:
+        return None, Finding("contracts", ok=False, details=error.problems)
+    streams = ", ".join(contracts) or f"no stream in {settings.contracts.dir}"
+    return contracts, Finding("contracts", ok=True, details=[streams])
+
+
+def _check_keys(settings: Settings) -> list[Finding]:
+    from gateway.auth.keys import load_jwks_file
+
+    findings = []
+    for issuer in settings.auth.issuers:
+        if issuer.jwks_file is None:
+            continue
+        try:
+            load_jwks_file(issuer.jwks_file, algorithms=issuer.algorithms)
+        except ConfigurationProblems as error:
+            findings.append(Finding(f"keys of {issuer.name}", ok=False, details=error.problems))
+        else:
+            findings.append(Finding(f"keys of {issuer.name}", ok=True, details=[str(issuer.jwks_file)]))
+    return findings
+
+
+def _check_database(settings: Settings) -> tuple[Catalog | None, Finding]:
+    from gateway.catalog.store import Store
+
+    url = settings.database.url.get_secret_value()
+    file = url.removeprefix("sqlite:///").partition("?")[0]
+    if file != url and not Path(file).exists():
+        # Looking must not leave an empty database behind.
+        hint = f"there is no {file} yet; `gateway apply FILE` makes it"
+        return None, Finding("database", ok=False, details=[hint])
+    try:
+        store = Store(url)
+        try:
+            store.ping()
+            revision, catalog = store.load_catalog(settings.auth.issuer_names())
+        finally:
+            store.close()
+    except (ConfigurationProblems, GatewayError) as error:
+        # The driver's own words, which name host and reason and no password.
+        cause = " ".join(str(getattr(error.__cause__, "orig", None) or "see database.url").split())
+        return None, Finding("database", ok=False, details=[f"{error} {cause}"])
+    return catalog, Finding("database", ok=True, details=[f"catalog revision {revision}"])
+
+
+def _check_catalog(catalog: Catalog, contracts: Contracts | None, issuers: Sequence[str]) -> Finding:
+    from gateway.catalog.validation import catalog_problems
+
+    problems = catalog_problems(catalog, contracts, issuers)
+    if problems:
+        return Finding("catalog", ok=False, details=problems)
+    counts = f"{len(catalog.tenants)} tenants, {len(catalog.plans)} plans, {len(catalog.products)} products"
+    return Finding("catalog", ok=True, details=[counts])
+
+
+async def _check_kafka(settings: Settings, contracts: Contracts | None) -> AsyncIterator[Finding]:
+    from gateway.clock import SystemClock
+    from gateway.config.adapters import kafka_clusters
+    from gateway.kafka.offsets import Offsets
+
+    clusters = kafka_clusters(settings, clock=SystemClock())
+    if not clusters:
+        yield Finding("kafka", ok=False, details=["no cluster is configured: set kafka.bootstrap_servers"])
+    for name, cluster in clusters.items():
+        try:
+            finding = await _ask(f"kafka {name}", cluster.ping(), "answers")
+            yield finding
+            if finding.ok:
+                offsets = Offsets(cluster)
+                for contract in (contracts or {}).values():
+                    if contract.cluster == name and contract.lifecycle != "retired":
+                        yield await _check_topic(cluster, offsets, contract.topic, contract.stream)
+        finally:
+            await cluster.close()
+
+
+async def _check_topic(cluster: KafkaCluster, offsets: Offsets, topic: str, stream: str) -> Finding:
+    name = f"topic {topic}"
+    try:
+        partitions = await offsets.partitions(topic)
+    except GatewayError as error:
+        return Finding(name, ok=False, details=[f"{error}; the stream {stream} needs it"])
+    return Finding(name, ok=True, details=[f"{partitions} partitions, on {cluster.name}, for the stream {stream}"])
+
+
+async def _check_redis(settings: Settings) -> Finding:
+    if settings.redis.url is None:
+        return Finding("redis", ok=True, details=["not configured (redis.url)"])
+    from gateway.limits.redis import RedisLink
+
+    link = RedisLink(settings.redis.url.get_secret_value())
+    try:
+        return await _ask("redis", link.ping(), f"{link.name} answers")
+    finally:
+        await link.close()
+
+
+async def _ask(name: str, question: Awaitable[None], answer: str) -> Finding:
+    try:
+        await question
+    except (GatewayError, ConnectionError) as error:
+        return Finding(name, ok=False, details=[str(error)])
+    return Finding(name, ok=True, details=[answer])
+
+
+def _document(findings: Sequence[Finding]) -> dict[str, object]:
+    return {
+        "ok": all(finding.ok for finding in findings),
+        "checks": [{"name": one.name, "ok": one.ok, "details": list(one.details)} for one in findings],
+    }

@@ -1,0 +1,94 @@
+"""``gateway token``: an access token from the built-in issuer, for development."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gateway.cli.options import format_option, print_json, read_settings, settings_options
+from gateway.errors import ConfigurationProblems
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+class Lifetime(click.ParamType[int]):
+    """``90s``, ``15m``, ``1h`` or ``2d``, as seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """The seconds, or a usage error."""
+        if isinstance(value, int):
+            return value
+        match = re.fullmatch(r"(\d{1,9})([smhd])", str(value))
+        if not match or not int(match[1]):
+            self.fail(f"{value!r} is not a duration such as 90s, 15m, 1h or 2d", param, ctx)
+        return int(match[1]) * _SECONDS[match[2]]
+
+
+class Claim(click.ParamType[tuple[str, Any]]):
+    """``name=value``; the value is JSON where it is JSON, else text."""
+
+    name = "k=v"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Any]:
+        """Name and value, or a usage error."""
+        if isinstance(value, tuple):
+            return value
+        name, equals, text = str(value).partition("=")
+        if not name or not equals:
+            self.fail(f"{value!r} is not NAME=VALUE", param, ctx)
+        try:
+            return name, json.loads(text)
+        except ValueError:
+            return name, text
+
+
+@click.command(short_help="Print an access token of the built-in issuer.")
+@click.option("--client-id", required=True, help="The application the token is for, as the catalog names it.")
+@click.option("--scope", "scopes", multiple=True, help="A scope the token holds. Repeatable.")
+@click.option("--ttl", type=Lifetime(), default="1h", show_default=True, help="How long it lasts: 90s, 15m, 1h, 2d.")
+@click.option("--claim", "claims", type=Claim(), multiple=True, help="A further claim. Repeatable.")
+@settings_options
+@format_option
+def token(
+    *,
+    client_id: str,
+    scopes: tuple[str, ...],
+    ttl: int,
+    claims: tuple[tuple[str, Any], ...],
+    config: Path | None,
+    assignments: tuple[str, ...],
+    output: str,
+) -> None:
+    """Print an access token of the built-in issuer, which must be switched on (auth.builtin.enabled).
+
+    \b
+    Example:
+      gateway token --client-id acme-batch --scope streams:read --scope flights:read --claim airport=ORD
+    """
+    settings = read_settings(config, assignments)
+    builtin = settings.auth.builtin
+    if not builtin.enabled:
+        raise ConfigurationProblems(
+            ["auth.builtin.enabled = False: must be true for this command; for development, never in production"]
+        )
+    longest = settings.auth.max_token_lifetime_seconds
+    if ttl > longest:
+        raise ConfigurationProblems([f"--ttl {ttl} s: must be at most {longest} s (auth.max_token_lifetime_seconds)"])
+    from gateway.auth.issuer import DevelopmentIssuer
+    from gateway.clock import SystemClock
+
+    issuer = DevelopmentIssuer(settings.data.dir, issuer=builtin.issuer, audience=builtin.audience, clock=SystemClock())
+    try:
+        minted = issuer.mint(client_id, scope=" ".join(scopes), ttl_seconds=ttl, claims=dict(claims))
+    except ValueError as error:
+        raise ConfigurationProblems([str(error)]) from error
+    if output == "json":
+        print_json({"access_token": minted, "token_type": "Bearer", "expires_in": ttl})
+    else:
+        click.echo(minted)

@@ -1,0 +1,340 @@
+"""Every setting: its meaning, unit, bounds and default, and whether it is a secret.
+
+The pages in docs/reference and the text of every configuration error are made from these fields, so a setting is
+described here once. A value that is derived when absent says so in ``shown_default``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from gateway.config.values import (
+    BearerToken,
+    CursorKey,
+    DatabaseUrl,
+    Name,
+    Network,
+    PublicUrl,
+    RedisUrl,
+    Servers,
+    Size,
+    address_of,
+)
+
+MAIN_CLUSTER = "main"
+BUILTIN_ISSUER = "builtin"
+
+Algorithm = Literal[
+    "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519", "Ed448"
+]
+
+
+class Section(BaseModel):
+    """A group of settings. Unknown names are errors; values never change after the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True, validate_default=False)
+
+
+class HttpSettings(Section):
+    """The public port, which partners reach."""
+
+    host: str = Field("127.0.0.1", description="Address the public port listens on.")
+    port: int = Field(8080, ge=0, le=65535, description="Public port; 0 takes a free one.")
+    tls_cert_file: Path | None = Field(
+        None, description="PEM file with the certificate chain for TLS in the process; without it a proxy ends TLS."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file with the private key of the certificate.")
+    public_url: PublicUrl = Field(
+        default_factory=lambda data: address_of(
+            data.get("host", ""), data.get("port", 0), tls=bool(data.get("tls_cert_file"))
+        ),
+        description="How partners reach the public port; never taken from a request's Host header.",
+        json_schema_extra={"shown_default": "from host and port", "allowed": "an http or https address"},
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks whose Forwarded and X-Forwarded-* headers count.",
+        json_schema_extra={"allowed": "a list of IP addresses or networks"},
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file must be given together")
+        return self
+
+    def public_url_at(self, port: int) -> str:
+        """The public URL when the process listens on ``port``: as configured, else derived from host and that port."""
+        if "public_url" in self.model_fields_set:
+            return self.public_url
+        return address_of(self.host, port, tls=self.tls_cert_file is not None)
+
+
+class AdminSettings(Section):
+    """The management port: health, metrics and administration, never for partners."""
+
+    host: str = Field("127.0.0.1", description="Address the management port listens on.")
+    port: int = Field(9090, ge=0, le=65535, description="Management port; 0 takes a free one.")
+    tokens: tuple[BearerToken, ...] = Field(
+        (), description="Bearer tokens that open /admin/; with none /admin/ is closed."
+    )
+
+
+class ClusterSettings(Section):
+    """How to reach one Kafka cluster."""
+
+    bootstrap_servers: Servers = Field(
+        (),
+        description="Brokers to ask first, for the whole cluster.",
+        json_schema_extra={"allowed": "host:port, separated by commas, or a list of them"},
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", description="How connections are protected."
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="How the gateway proves who it is, with a SASL protocol."
+    )
+    sasl_username: str | None = Field(None, description="User name for SASL.")
+    sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    ssl_cafile: Path | None = Field(
+        None, description="PEM file of the authorities that may sign brokers' certificates; without it the machine's."
+    )
+    ssl_certfile: Path | None = Field(None, description="PEM file of the gateway's own certificate, for mutual TLS.")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of the private key of that certificate, unencrypted.")
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (
+            self.sasl_mechanism and self.sasl_username and self.sasl_password
+        ):
+            raise ValueError(
+                f"security_protocol {self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password"
+            )
+        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
+            raise ValueError("ssl_certfile and ssl_keyfile must be given together")
+        return self
+
+
+class KafkaSettings(ClusterSettings):
+    """The cluster named ``main``, and any others by name."""
+
+    clusters: dict[Name, ClusterSettings] = Field(
+        default_factory=dict,
+        description="Further clusters by name, each with the settings of kafka itself; a contract's server names one.",
+        json_schema_extra={"shown_default": "none", "allowed": "tables by name"},
+    )
+
+    @model_validator(mode="after")
+    def _main_is_not_twice(self) -> Self:
+        if MAIN_CLUSTER in self.clusters:
+            raise ValueError(f"the cluster named {MAIN_CLUSTER} is kafka itself; give kafka.clusters another name")
+        return self
+
+    def by_name(self) -> Mapping[str, ClusterSettings]:
+        """Every configured cluster, ``main`` among them where it has servers."""
+        main = {MAIN_CLUSTER: self} if self.bootstrap_servers else {}
+        return {**main, **self.clusters}
+
+
+class RedisSettings(Section):
+    """Where limits, tickets and the bell of revocations live."""
+
+    url: RedisUrl | None = Field(
+        None,
+        description="Address of Redis.",
+        json_schema_extra={"allowed": "an address that begins with redis://, rediss:// or unix://"},
+    )
+    mode: Literal["single"] = Field(
+        "single", description="Topology behind the address; this version knows a single server."
+    )
+
+
+class DatabaseSettings(Section):
+    """The store of catalog, keys and revocations."""
+
+    url: DatabaseUrl = Field(
+        SecretStr(""),
+        description="SQLAlchemy address of the database.",
+        json_schema_extra={
+            "shown_default": "sqlite:///{data.dir}/gateway.db",
+            "allowed": "an address that begins with sqlite:/// or postgresql+psycopg://",
+        },
+    )
+
+
+class DataSettings(Section):
+    """What this process keeps on disk."""
+
+    dir: Path = Field(Path("data"), description="Directory of this process's own files; one per process.")
+
+
+class ContractsSettings(Section):
+    """The streams that may be exposed."""
+
+    dir: Path = Field(Path("asyncapi"), description="Directory of the AsyncAPI files, with streams/*.yaml in it.")
+
+
+class IssuerSettings(Section):
+    """One authorization server whose access tokens are accepted."""
+
+    name: Name = Field(description="Name that applications in the catalog use for this issuer.")
+    issuer: str = Field(min_length=1, description="The exact iss claim of its tokens.")
+    audience: str = Field(min_length=1, description="The aud claim its tokens must hold for this gateway.")
+    jwks_file: Path | None = Field(None, description="File with the issuer's public keys (JWK Set).")
+    jwks_url: str | None = Field(
+        None, description="Address of the issuer's public keys; not supported by this version, use jwks_file."
+    )
+    algorithms: tuple[Algorithm, ...] = Field(
+        ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA"),
+        min_length=1,
+        description="Signature algorithms accepted from this issuer; asymmetric ones only.",
+    )
+    require_typ: bool = Field(
+        True, description="Whether the header typ must be at+jwt (RFC 9068); false is written to the log at the start."
+    )
+
+    @model_validator(mode="after")
+    def _keys_come_from_a_file(self) -> Self:
+        if self.jwks_url is not None:
+            raise ValueError("jwks_url is not supported by this version: use jwks_file")
+        if self.jwks_file is None:
+            raise ValueError("jwks_file is missing: the file with the issuer's public keys")
+        if self.name == BUILTIN_ISSUER:
+            raise ValueError(f"the name {BUILTIN_ISSUER} belongs to the built-in issuer")
+        return self
+
+
+class BuiltinSettings(Section):
+    """The issuer inside the gateway, for development and the demo."""
+
+    enabled: bool = Field(False, description="Whether tokens made by `gateway token` are accepted; not for production.")
+    issuer: str = Field("urn:gateway:builtin", min_length=1, description="The iss claim of those tokens.")
+    audience: str = Field("urn:gateway", min_length=1, description="The aud claim of those tokens.")
+
+
+class AuthSettings(Section):
+    """Whose access tokens are accepted, and how old they may be."""
+
+    issuers: tuple[IssuerSettings, ...] = Field((), description="Authorization servers; each a table.")
+    builtin: BuiltinSettings = BuiltinSettings()
+    max_token_lifetime_seconds: int = Field(
+        86_400, ge=1, le=31_536_000, description="Longest accepted time between iat and exp, in seconds."
+    )
+    leeway_seconds: int = Field(
+        5, ge=0, le=300, description="Clock difference forgiven in nbf and iat, in seconds; exp is exact."
+    )
+
+    def issuer_names(self) -> tuple[str, ...]:
+        """The names that applications in the catalog may give as their issuer."""
+        names = tuple(entry.name for entry in self.issuers)
+        return (*names, BUILTIN_ISSUER) if self.builtin.enabled else names
+
+    @model_validator(mode="after")
+    def _issuers_differ(self) -> Self:
+        for attribute in ("name", "issuer"):
+            values = [getattr(entry, attribute) for entry in self.issuers]
+            twice = sorted({value for value in values if values.count(value) > 1})
+            if twice:
+                raise ValueError(f"issuers: {attribute} {twice[0]!r} is there twice; each must differ")
+        return self
+
+
+class CursorSettings(Section):
+    """The secrets that seal partners' cursors."""
+
+    keys: tuple[CursorKey, ...] = Field(
+        (),
+        description="Secrets of 16 characters or more; the first seals, all of them open, so that keys can be rotated.",
+        json_schema_extra={"shown_default": "made once and kept in the database"},
+    )
+
+
+class StreamSettings(Section):
+    """Bounds of the engine. Small values are legal."""
+
+    heartbeat_seconds: float = Field(
+        15.0, ge=0.1, le=300, description="Time between checkpoints on an idle stream, in seconds."
+    )
+    ring_bytes: Size = Field(
+        64 << 20,
+        ge=64 << 10,
+        description="Most bytes of records kept in memory per topic.",
+        json_schema_extra={"shown_default": "64 MiB"},
+    )
+    ring_records: int = Field(100_000, ge=1, le=100_000_000, description="Most records kept in memory per topic.")
+    drain_seconds: float = Field(
+        20.0, ge=0, le=3600, description="Longest time from SIGTERM to the exit, in seconds; open streams end in it."
+    )
+    linger_seconds: float = Field(
+        30.0, ge=0, le=86_400, description="How long a topic stays in memory after its last reader left, in seconds."
+    )
+    memory_bytes: Size = Field(
+        1 << 30,
+        ge=1 << 20,
+        description="Most bytes of rings, views and replay chunks of the process; at the bound idle views go first, "
+        "then the oldest parts of rings, then new replays are refused with 503.",
+        json_schema_extra={"shown_default": "1 GiB"},
+    )
+
+    @model_validator(mode="after")
+    def _ring_fits(self) -> Self:
+        if self.ring_bytes > self.memory_bytes:
+            raise ValueError(
+                f"ring_bytes ({self.ring_bytes}) must not be larger than memory_bytes ({self.memory_bytes})"
+            )
+        return self
+
+
+class LogSettings(Section):
+    """What is written to stderr."""
+
+    format: Literal["json", "text"] = Field("json", description="One JSON object a line, or lines for people.")
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least grave event written.")
+
+
+class Settings(BaseSettings):
+    """All settings of a process. Made by :func:`gateway.config.load_settings`; tests may construct it directly."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    http: HttpSettings = Field(default_factory=HttpSettings)
+    admin: AdminSettings = AdminSettings()
+    kafka: KafkaSettings = Field(default_factory=KafkaSettings)
+    redis: RedisSettings = RedisSettings()
+    data: DataSettings = DataSettings()
+    database: DatabaseSettings = DatabaseSettings()
+    contracts: ContractsSettings = ContractsSettings()
+    auth: AuthSettings = AuthSettings()
+    cursor: CursorSettings = CursorSettings()
+    stream: StreamSettings = StreamSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what the caller gives: the environment is read by the loader, which can tell where a value came from."""
+        return (init_settings,)
+
+    @model_validator(mode="after")
+    def _database_is_in_the_data_directory(self) -> Self:
+        if not self.database.url.get_secret_value():
+            url = SecretStr(f"sqlite:///{self.data.dir / 'gateway.db'}")
+            object.__setattr__(self, "database", self.database.model_copy(update={"url": url}))
+        return self
+
+    @model_validator(mode="after")
+    def _ports_differ(self) -> Self:
+        if self.http.port and (self.http.host, self.http.port) == (self.admin.host, self.admin.port):
+            raise ValueError(f"http.port and admin.port must differ: both are {self.http.port} on {self.http.host}")
+        return self

@@ -1,0 +1,303 @@
+"""Reads one topic for everybody: from a little before its end, on and on, through whatever Kafka does meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import OffsetOutOfRangeError
+
+from gateway.clock import Clock
+from gateway.kafka.cluster import KafkaCluster, stop_consumer
+from gateway.kafka.faults import KafkaUnavailable, TopicMissing, describe
+from gateway.kafka.offsets import Offsets
+from gateway.kafka.records import decode, payload_bytes
+from gateway.kafka.watchdog import Watchdog
+from gateway.model import Record, Vector
+
+_log = logging.getLogger("gateway.kafka")
+
+PATIENCE_SECONDS = 2.5
+MAX_PATIENCE_SECONDS = 30.0
+_FIRST_BACKOFF_SECONDS = 0.1
+_MAX_BACKOFF_SECONDS = 2.0
+# How soon a position that moved without records (control records, aborted transactions) is seen.
+_POLL_MS = 250
+_POLL_STARTING_MS = 20
+_FETCH: dict[str, int] = {
+    "fetch_max_wait_ms": 500,
+    "max_partition_fetch_bytes": 1024 * 1024,
+    "fetch_max_bytes": 8 * 1024 * 1024,
+}
+_EVIDENCE_TIMES = 3
+
+State = Literal["starting", "live", "down"]
+
+
+class Sink(Protocol):
+    """Where the records go. All calls are synchronous and on the loop; what one raises ends the reader."""
+
+    def start(self, vector: Vector) -> None:
+        """A fresh log begins here; what came before it is not connected with it.
+
+        The first start, a prefill that was too big, or history that had to be skipped: retention passed the reader
+        (a component is larger than before) or the topic is another one by now (a component is smaller).
+        """
+        ...
+
+    def append(self, partition: int, records: Sequence[Record], position: int) -> None:
+        """A run of one partition. ``position`` is its next fetch position after the run, and may lie further than the
+        last offset + 1. ``records`` is empty where only the position moved, and where a new partition appears.
+        """
+        ...
+
+    def flush(self) -> None:
+        """A round of appends is complete."""
+        ...
+
+    def live(self) -> None:
+        """The log has reached the ends seen when reading began; once after each ``start`` and each ``down``."""
+        ...
+
+    def down(self, reason: str) -> None:
+        """Reading fails and goes on being tried. Once per change of state; may come before the first ``start``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ReaderStatus:
+    """How a reader stands. ``last_fetch_monotonic`` is when Kafka last answered a fetch, None before the first."""
+
+    state: State
+    reason: str
+    last_fetch_monotonic: float | None
+    vector: Vector
+
+
+class TopicReader:
+    """One topic's only live reader in this process.
+
+    At least once and in order within each partition, from the first ``start`` on: after any fault it goes on at exactly
+    the position that the sink has seen, with a new consumer, because an exception out of aiokafka's ``getmany`` leaves
+    positions advanced past records that nobody received. It starts ``prefill_records`` before the end, spread over
+    the partitions; when more than ``prefill_bytes`` arrive before it is live, it starts anew at the ends. One stale
+    answer must not throw a log away: that the topic is another one now is believed when three answers over
+    ``evidence_seconds`` say so.
+    """
+
+    def __init__(
+        self,
+        cluster: KafkaCluster,
+        offsets: Offsets,
+        topic: str,
+        *,
+        sink: Sink,
+        prefill_records: int,
+        prefill_bytes: int,
+        clock: Clock,
+        max_poll_records: int = 2000,
+        evidence_seconds: float = 10.0,
+    ) -> None:
+        self._cluster = cluster
+        self._offsets = offsets
+        self._topic = topic
+        self._sink = sink
+        self._prefill_records = prefill_records
+        self._prefill_bytes = prefill_bytes
+        self._clock = clock
+        self._max_poll_records = max_poll_records
+        self._evidence_seconds = evidence_seconds
+
+        self._state: State = "starting"
+        self._reason = ""
+        self._last_fetch_monotonic: float | None = None
+        self._started = False
+        self._positions: list[int] = []
+        self._ends: Vector = ()
+        self._prefill_left: int | None = None
+        self._without_prefill = False
+        self._faults = 0
+        self._patience_seconds = PATIENCE_SECONDS
+        self._evidence: list[float] = []
+
+    @property
+    def status(self) -> ReaderStatus:
+        """How it stands now, for readiness and metrics."""
+        return ReaderStatus(self._state, self._reason, self._last_fetch_monotonic, tuple(self._positions))
+
+    async def run(self) -> None:
+        """Read until cancelled. No fault of Kafka ends it; the connections are closed when it ends."""
+        while True:
+            try:
+                earliest, latest = await self._look()
+                vector, fresh = self._resume_at(earliest, latest)
+                consumer = await self._cluster.open_consumer(self._topic, dict(enumerate(vector)), **_FETCH)
+            except KafkaUnavailable as unavailable:
+                await self._fall(str(unavailable))
+                continue
+            try:
+                # The sink hears of a start only when there is something to read from.
+                self._ends = latest
+                if fresh:
+                    self._begin(vector)
+                elif len(vector) > len(self._positions):
+                    self._grow(vector)
+                fault = await self._follow(consumer)
+            finally:
+                await stop_consumer(consumer)
+            if fault is not None:
+                await self._fall(fault)
+
+    async def _look(self) -> tuple[Vector, Vector]:
+        try:
+            earliest, latest = await self._offsets.bounds(self._topic)
+        except TopicMissing:
+            self._evidence.append(self._clock.monotonic())
+            raise
+        if self._started and self._is_another_history(latest) and not self._is_evident():
+            self._evidence.append(self._clock.monotonic())
+            raise self._cluster.unavailable(f"topic {self._topic} ends at {latest}, before what was read of it")
+        return earliest, latest
+
+    def _resume_at(self, earliest: Vector, latest: Vector) -> tuple[Vector, bool]:
+        """Where to read from, and whether that is a fresh log."""
+        if self._started and self._is_evident():
+            _log.warning("topic %s is not the one it was: reading it afresh", self._topic)
+            self._started = False
+        self._evidence.clear()
+        if not self._started:
+            records, self._without_prefill = 0 if self._without_prefill else self._prefill_records, False
+            return prefill_start(earliest, latest, records=records), True
+        # A partition that is new to us is read from its beginning.
+        at = (*self._positions, *earliest[len(self._positions) :])
+        reachable = tuple(map(max, at, earliest))
+        if reachable != at:
+            _log.warning("retention passed the reader of topic %s at %s; it goes on at %s", self._topic, at, reachable)
+        return reachable, reachable != at
+
+    def _is_another_history(self, latest: Vector) -> bool:
+        return len(latest) < len(self._positions) or any(
+            end < position for position, end in zip(self._positions, latest, strict=False)
+        )
+
+    def _is_evident(self) -> bool:
+        seen = self._evidence
+        return len(seen) >= _EVIDENCE_TIMES and self._clock.monotonic() - seen[0] >= self._evidence_seconds
+
+    def _begin(self, vector: Vector) -> None:
+        self._prefill_left = None if self._started else self._prefill_bytes
+        self._started = True
+        self._positions = list(vector)
+        self._state, self._reason = "starting", ""
+        self._sink.start(vector)
+
+    def _grow(self, vector: Vector) -> None:
+        _log.info("topic %s has %d partitions now", self._topic, len(vector))
+        for partition in range(len(self._positions), len(vector)):
+            self._positions.append(vector[partition])
+            self._sink.append(partition, (), vector[partition])
+        self._sink.flush()
+
+    async def _follow(self, consumer: AIOKafkaConsumer) -> str | None:
+        """Read until the consumer has to be replaced: the fault, or None where it is no fault."""
+        partitions = [TopicPartition(self._topic, number) for number in range(len(self._positions))]
+        watchdog = Watchdog(consumer, partitions, clock=self._clock, patience_seconds=self._patience_seconds)
+        self._rise_if_there(consumer)
+        while True:
+            try:
+                # Its own timeout and never wait_for: a cancelled getmany loses what it has already taken.
+                fetched = await consumer.getmany(
+                    timeout_ms=_POLL_MS if self._state == "live" else _POLL_STARTING_MS,
+                    max_records=self._max_poll_records,
+                )
+                positions = [await consumer.position(partition) for partition in partitions]
+            except OffsetOutOfRangeError:
+                # Whether retention passed us or the topic changed is found out when connecting again.
+                await self._replace("a position is out of range")
+                return None
+            except Exception as fault:  # noqa: BLE001 - aiokafka lets anything through: codecs, structs, assertions
+                return describe(fault)
+            self._absorb(fetched, positions)
+            self._rise_if_there(consumer)
+            if self._prefill_left is not None and self._prefill_left < 0:
+                self._started, self._without_prefill = False, True
+                await self._replace(f"the prefill is larger than {self._prefill_bytes} bytes")
+                return None
+            fault_seen = watchdog.check(positions)
+            self._last_fetch_monotonic = watchdog.last_fetch_monotonic
+            if fault_seen is not None:
+                self._patience_seconds = min(2 * self._patience_seconds, MAX_PATIENCE_SECONDS)
+                return fault_seen
+            known = consumer.partitions_for_topic(self._topic)
+            if known is not None and len(known) > len(partitions):
+                await self._replace("its partitions became more")
+                return None
+            if fetched:
+                # A full prefetch buffer makes getmany return without suspending; others live on this loop too.
+                await asyncio.sleep(0)
+
+    def _absorb(self, fetched: Mapping[TopicPartition, Sequence[Any]], positions: Sequence[int]) -> None:
+        """Give a round to the sink. The position is noted after the append: what a sink refused was not read."""
+        moved = False
+        for tp, batch in fetched.items():
+            position = positions[tp.partition]
+            records = decode(tp.partition, batch, position=position)
+            if self._prefill_left is not None:
+                self._prefill_left -= payload_bytes(records)
+            self._sink.append(tp.partition, records, position)
+            self._positions[tp.partition] = position
+            moved = True
+        for partition, position in enumerate(positions):
+            if position != self._positions[partition]:
+                self._sink.append(partition, (), position)
+                self._positions[partition] = position
+                moved = True
+        if moved:
+            self._faults = 0
+            self._sink.flush()
+
+    def _rise_if_there(self, consumer: AIOKafkaConsumer) -> None:
+        """Tell that the ends are reached; after a fault, not before Kafka has answered a fetch again."""
+        was_down = self._state == "down"
+        if self._state == "live" or not all(map(int.__ge__, self._positions, self._ends)):
+            return
+        if was_down and consumer.last_poll_timestamp(TopicPartition(self._topic, 0)) is None:
+            return
+        self._state, self._reason = "live", ""
+        self._prefill_left = None
+        self._faults, self._patience_seconds = 0, PATIENCE_SECONDS
+        _log.info("topic %s is read %s, at %s", self._topic, "again" if was_down else "live", tuple(self._positions))
+        self._sink.live()
+
+    async def _replace(self, why: str) -> None:
+        """A consumer is replaced without anything being wrong; the short pause keeps a repeated cause from spinning."""
+        _log.debug("the consumer of topic %s is replaced: %s", self._topic, why)
+        await asyncio.sleep(_FIRST_BACKOFF_SECONDS / 2)
+
+    async def _fall(self, reason: str) -> None:
+        """Note a fault, tell it if it is news, and wait: 0.1 s at first, then up to 2 s, with jitter."""
+        if self._state != "down":
+            _log.warning("topic %s cannot be read: %s", self._topic, reason)
+            self._state = "down"
+            self._sink.down(reason)
+        self._reason = reason
+        delay = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._faults, 10), _MAX_BACKOFF_SECONDS)
+        self._faults += 1
+        await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret
+
+
+def prefill_start(earliest: Vector, latest: Vector, *, records: int) -> Vector:
+    """Where to begin so that about ``records`` offsets lie before the ends, as evenly as the partitions hold them."""
+    held = sorted((end - begin, partition) for partition, (begin, end) in enumerate(zip(earliest, latest, strict=True)))
+    start = list(latest)
+    for done, (available, partition) in enumerate(held):
+        # The emptiest first: what a small partition cannot give, the larger ones share.
+        share = min(max(available, 0), records // (len(held) - done))
+        start[partition] -= share
+        records -= share
+    return tuple(start)

@@ -1,0 +1,329 @@
+"""HTTP/1.x connections: uvicorn's httptools protocol with bounds, deadlines and the direct writer."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import functools
+import math
+import time
+from typing import Any
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, PayloadTooLarge, RequestTimeout, UriTooLong
+from gateway.ports import WRITER_EXTENSION, DirectWriter
+from gateway.server.refusal import DISCARD_BYTES, encode_refusal, end_output
+from gateway.server.state import ConnectionState, logger
+from gateway.server.writer import TransportWriter
+
+
+class Phase(enum.Enum):
+    """What the connection is waiting for."""
+
+    HEADERS = enum.auto()
+    BODY = enum.auto()
+    ANSWER = enum.auto()
+    REQUEST = enum.auto()
+    GOING = enum.auto()
+
+
+class _Unbounded(int):
+    """A body length that every body fits: HTTP/1.0 has no chunks, its body ends with the connection."""
+
+    def __lt__(self, other: object) -> bool:
+        return False
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __sub__(self, other: int) -> _Unbounded:
+        return self
+
+    __hash__ = int.__hash__
+
+
+class _RefusedError(Exception):
+    """Leaves a parser callback; the refusal itself waits in the protocol."""
+
+
+class GuardedHttpProtocol(HttpToolsProtocol):
+    """One HTTP connection; a broken bound is answered with a problem where an answer is still possible, and closed.
+
+    At most one deadline is armed at a time; ``sweep`` looks at it, so that a request costs no timer.
+    """
+
+    server_state: ConnectionState
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ConnectionState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.logger = logger
+        self.access_log = False
+        self._bounds = server_state.bounds
+        self._phase = Phase.HEADERS
+        self._deadline = math.inf
+        self._abort_at = math.inf
+        self._refusal: GatewayError | None = None
+        # The request being answered; uvicorn's `cycle` is the one read last, which may be waiting behind it.
+        self._running: RequestResponseCycle | None = None
+        self._writer: TransportWriter | None = None
+        self._head_bytes = 0
+        self._header_bytes = 0
+        self._body_bytes = 0
+
+    # Connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self.server_state.write_buffer_high_bytes)
+        self._deadline = time.monotonic() + self._bounds.header_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        running, self._running = self._running, None
+        writer, self._writer = self._writer, None
+        super().connection_lost(exc)
+        if running is not None:
+            _disconnect(running)
+        self.pipeline.clear()
+        if writer is not None:
+            writer.lose()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._writer is not None:
+            self._writer.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writer is not None:
+            self._writer.resume()
+
+    def data_received(self, data: bytes) -> None:
+        if self._phase is Phase.GOING:
+            self._body_bytes += len(data)
+            if self._body_bytes > DISCARD_BYTES:
+                self.transport.abort()
+            return
+        if self._phase is Phase.HEADERS:
+            # Headers reach `on_header` only when whole: an endless one is seen here.
+            self._head_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+                # The parser holds this protocol's methods: without this both wait for the garbage collector.
+                self.parser = None  # type: ignore[assignment]
+            else:
+                self._read_again_without_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(self._refusal or BadRequest("this is not a valid HTTP/1.1 request"))
+        else:
+            head_bytes = self._bounds.headers_bytes + self._bounds.url_bytes
+            if self._phase is Phase.HEADERS and self._head_bytes > head_bytes:
+                self._refuse(HeadersTooLarge(f"headers take more than {self._bounds.headers_bytes} bytes"))
+
+    def sweep(self, now: float) -> None:
+        """Enforce what is due at ``now`` (``time.monotonic``); called for every connection about once a second."""
+        if self.transport.is_closing():
+            self._abort_at = min(self._abort_at, now + self._bounds.close_seconds)
+            if now >= self._abort_at:
+                self.transport.abort()
+            return
+        if self._writer is not None:
+            self._writer.sample(now)
+        if now < self._deadline:
+            return
+        if self._phase is Phase.GOING:
+            self.transport.abort()
+        elif self._phase is Phase.REQUEST:
+            self.transport.close()
+        else:
+            self._refuse(RequestTimeout("the request took too long to arrive"))
+
+    # Parser callbacks
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._phase is not Phase.HEADERS:
+            self._phase = Phase.HEADERS
+            self._deadline = math.inf if self._running else time.monotonic() + self._bounds.header_seconds
+        self._head_bytes = self._header_bytes = self._body_bytes = 0
+
+    def on_url(self, url: bytes) -> None:
+        super().on_url(url)
+        if len(self.url) > self._bounds.url_bytes:
+            raise self._refused(UriTooLong(f"the request target is longer than {self._bounds.url_bytes} bytes"))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        bounds = self._bounds
+        line_bytes = len(name) + 2 + len(value)
+        if self._phase is Phase.BODY:
+            # A trailer. uvicorn would add it to the headers that the application has read already.
+            self._count_body(line_bytes)
+            return
+        self._header_bytes += line_bytes + 2
+        if line_bytes > bounds.header_line_bytes:
+            raise self._refused(HeadersTooLarge(f"a header line is longer than {bounds.header_line_bytes} bytes"))
+        if self._header_bytes > bounds.headers_bytes:
+            raise self._refused(HeadersTooLarge(f"headers take more than {bounds.headers_bytes} bytes"))
+        if len(self.headers) >= bounds.header_lines:
+            raise self._refused(HeadersTooLarge(f"there are more than {bounds.header_lines} header lines"))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.0", "1.1"):
+            raise self._refused(BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken here"))
+        hosts = sum(name == b"host" for name, _ in self.headers)
+        if hosts > 1 or (hosts == 0 and version == "1.1"):
+            raise self._refused(BadRequest("send exactly one Host header"))
+        if self.parser.get_method() == b"CONNECT":
+            raise self._refused(BadRequest("this is not a proxy"))
+        for name, value in self.headers:
+            if name == b"content-length" and value.isdigit() and int(value[:20]) > self._bounds.body_bytes:
+                raise self._refused(self._body_too_large())
+        if self._running and (self.parser.should_upgrade() or len(self.pipeline) >= self._bounds.pipelined_requests):
+            raise self._refused(BadRequest("too many requests at once on one connection"))
+        if self.parser.should_upgrade():
+            if self._should_upgrade():
+                super().on_headers_complete()
+            return
+        super().on_headers_complete()
+        self._phase = Phase.BODY
+        waits = self.cycle is not self._running
+        self._deadline = math.inf if waits else time.monotonic() + self._bounds.body_seconds
+
+    def on_body(self, body: bytes) -> None:
+        self._count_body(len(body))
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():
+            return
+        super().on_message_complete()
+        self._await_request() if self._running is None else self._await_answer()
+
+    # Requests and answers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        scope: Any = cycle.scope
+        scope["extensions"] = {WRITER_EXTENSION: functools.partial(self._open_writer, cycle)}
+        if scope["http_version"] == "1.0":
+            cycle.chunked_encoding = False
+            cycle.expected_content_length = _Unbounded()
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        # In place of uvicorn's, which arms a timer after every answer.
+        self.server_state.total_requests += 1
+        self._running = None
+        if self._writer is not None:
+            self._writer.shut()
+            self._writer = None
+        if self.transport.is_closing() or self._phase is Phase.GOING:
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            if self._phase is Phase.BODY and not self.pipeline:
+                self._deadline = time.monotonic() + self._bounds.body_seconds
+        elif self._phase is Phase.ANSWER:
+            self._await_request()
+        elif self._phase is Phase.HEADERS:
+            self._deadline = time.monotonic() + self._bounds.header_seconds
+
+    def _open_writer(self, cycle: RequestResponseCycle) -> DirectWriter:
+        """``gateway.ports.OpenWriter`` for one request."""
+        if cycle.disconnected or self.transport.is_closing():
+            writer = TransportWriter(self.transport, chunked=False, paused=False)
+            writer.shut()
+            return writer
+        if cycle is not self._running or not cycle.response_started:
+            raise RuntimeError("the direct writer opens between http.response.start and the end of the body")
+        one_zero = cycle.scope["http_version"] == "1.0"
+        if cycle.scope["method"] == "HEAD" or not (cycle.chunked_encoding or one_zero):
+            raise RuntimeError("the direct writer is for bodies of open length")
+        if self._writer is None:
+            self._writer = TransportWriter(self.transport, chunked=not one_zero, paused=self.flow.write_paused)
+        return self._writer
+
+    def _await_request(self) -> None:
+        self._phase = Phase.REQUEST
+        self._deadline = time.monotonic() + self._bounds.idle_seconds
+
+    def _await_answer(self) -> None:
+        self._phase = Phase.ANSWER
+        self._deadline = math.inf
+
+    def _read_again_without_upgrade(self, rest: bytes) -> None:
+        """Take a request that offers a protocol we do not speak (``h2c``) for what it is without (RFC 9110 §7.8).
+
+        The parser drops the body of any request with an offer, so the head goes through a new parser without it.
+        Java's own client makes this offer with every request over plain HTTP.
+        """
+        version = self.parser.get_http_version().encode("ascii")
+        lines = [b"%s %s HTTP/%s" % (self.parser.get_method(), self.url, version)]
+        for name, value in self.headers:
+            if name == b"connection":
+                options = [option.strip() for option in value.lower().split(b",")]
+                value = b", ".join(option for option in options if option not in (b"upgrade", b"http2-settings"))
+            if name not in (b"upgrade", b"http2-settings") and (value or name != b"connection"):
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self.data_received(b"\r\n".join([*lines, b"", rest]))
+
+    # Refusals
+
+    def _count_body(self, body_bytes: int) -> None:
+        self._body_bytes += body_bytes
+        if self._body_bytes > self._bounds.body_bytes:
+            raise self._refused(self._body_too_large())
+
+    def _body_too_large(self) -> GatewayError:
+        return PayloadTooLarge(f"the body is longer than {self._bounds.body_bytes} bytes")
+
+    def _refused(self, error: GatewayError) -> _RefusedError:
+        self._refusal = error
+        return _RefusedError()
+
+    def _refuse(self, error: GatewayError) -> None:
+        """End the connection, with an answer if the refused request is the one whose turn it is and has none yet."""
+        if self._phase is Phase.BODY:
+            answerable = self._running is self.cycle and not self.cycle.response_started
+        else:
+            answerable = self._running is None
+        self._phase = Phase.GOING
+        self._body_bytes = 0
+        if self._writer is not None:
+            self._writer.shut()
+        for cycle in (self._running, self.cycle):
+            if cycle is not None:
+                _disconnect(cycle)
+        self.pipeline.clear()
+        self.flow.resume_reading()
+        if not answerable:
+            self.transport.close()
+            return
+        self.transport.write(encode_refusal(error, date_header=self.server_state.default_headers))
+        if end_output(self.transport):
+            self._deadline = time.monotonic() + self._bounds.linger_seconds
+
+
+def _disconnect(cycle: RequestResponseCycle) -> None:
+    """Tell the application of a request that its client is gone; nothing more is written for it."""
+    if not cycle.response_complete:
+        cycle.disconnected = True
+        cycle.waiting_for_100_continue = False
+        cycle.message_event.set()

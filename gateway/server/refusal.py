@@ -1,0 +1,37 @@
+"""Refusals below the application: the same problem bodies, as whole answers on a connection that then ends."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from http import HTTPStatus
+
+from gateway.errors import GatewayError
+from gateway.transport.problems import problem
+
+DISCARD_BYTES = 1024 * 1024
+"""How much a refused peer may still send before it is cut off at once."""
+
+
+def encode_refusal(error: GatewayError, *, date_header: list[tuple[bytes, bytes]]) -> bytes:
+    """A whole HTTP/1.1 answer with a problem body, after which the connection closes."""
+    status, headers, body = problem(error, correlation_id=uuid.uuid4().hex)
+    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
+    lines += [b"%s: %s" % header for header in (*date_header, *headers, (b"connection", b"close"))]
+    return b"\r\n".join([*lines, b"", body])
+
+
+def end_output(transport: asyncio.Transport) -> bool:
+    """Say that nothing follows what is written, and go on reading; False if the connection is closing instead.
+
+    Closing with input unread resets the connection, and the reset may overtake the answer.
+    """
+    if not transport.can_write_eof():
+        transport.close()
+        return False
+    try:
+        transport.write_eof()
+    except OSError:
+        # The peer has already reset the connection.
+        transport.abort()
+    return not transport.is_closing()

@@ -1,0 +1,96 @@
+"""The direct writer: a transport's own ``write`` with just enough around it to know when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+
+class TransportWriter:
+    """``gateway.ports.DirectWriter`` over an asyncio or uvloop transport; its protocol tells it of every change."""
+
+    __slots__ = (
+        "_frozen",
+        "_sampled_bytes",
+        "_transport",
+        "accepted_monotonic",
+        "chunked",
+        "closed",
+        "on_close",
+        "on_resume",
+        "paused",
+        "unsent",
+        "write",
+    )
+
+    def __init__(self, transport: asyncio.Transport, *, chunked: bool, paused: bool) -> None:
+        self._transport = transport
+        self._frozen = False
+        self._sampled_bytes = transport.get_write_buffer_size()
+        self.chunked = chunked
+        self.paused = paused
+        self.closed = False
+        self.accepted_monotonic = time.monotonic()
+        self.on_resume: Callable[[], None] | None = None
+        self.on_close: Callable[[], None] | None = None
+        # Bound, not wrapped: a Python frame around each call would cost as much as everything else we do per delivery.
+        self.write: Callable[[bytes], None] = transport.write
+        self.unsent: Callable[[], int] = transport.get_write_buffer_size
+
+    def abort(self) -> None:
+        if not self._frozen:
+            self._freeze(self._transport.get_write_buffer_size())
+        self.shut()
+        self._transport.abort()
+
+    # The rest is for the connection's protocol.
+
+    def pause(self) -> None:
+        """The buffer has gone over its high-water mark."""
+        self.paused = True
+        self._sampled_bytes = self._transport.get_write_buffer_size()
+        self.accepted_monotonic = time.monotonic()
+
+    def resume(self) -> None:
+        """The buffer has gone under its low-water mark."""
+        self.paused = False
+        self._sampled_bytes = self._transport.get_write_buffer_size()
+        self.accepted_monotonic = time.monotonic()
+        if self.on_resume is not None:
+            self.on_resume()
+
+    def sample(self, now: float) -> None:
+        """Look at the buffer; to be called about once a second while the connection lives."""
+        unsent_bytes = self._transport.get_write_buffer_size()
+        if self.paused and unsent_bytes < self._sampled_bytes:
+            self.accepted_monotonic = now
+        self._sampled_bytes = unsent_bytes
+
+    def shut(self) -> None:
+        """From now on writes are dropped; the connection may live on."""
+        self.closed = True
+        self.write = _drop
+
+    def lose(self) -> None:
+        """The connection is lost: keep what was unsent, tell the owner once."""
+        if not self._frozen:
+            # The loop may have emptied its buffer on the way here: the last look is better than nothing.
+            self._freeze(max(self._sampled_bytes, self._transport.get_write_buffer_size()))
+        self.shut()
+        self.on_resume = None
+        on_close, self.on_close = self.on_close, None
+        if on_close is not None:
+            on_close()
+
+    def _freeze(self, unsent_bytes: int) -> None:
+        self._frozen = True
+        self._sampled_bytes = unsent_bytes
+        self.unsent = self._unsent_at_loss
+
+    def _unsent_at_loss(self) -> int:
+        return self._sampled_bytes
+
+
+def _drop(data: bytes, /) -> None:
+    """Where writes go when nobody hears them; a closed uvloop transport would raise instead."""

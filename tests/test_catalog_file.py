@@ -1,0 +1,388 @@
+"""catalog.yaml: the example loads as it is; each rule is broken once, and the line says where, what and what else."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.file import load_catalog, validate_catalog
+from gateway.errors import ConfigurationProblems
+from gateway.model import Application, Entitlement, Plan, Product, Tenant
+
+EXAMPLE = Path(__file__).parents[1] / "asyncapi" / "catalog.yaml"
+STREAMS = ("earthquakes", "flights")
+
+SHOP = """\
+products:
+  - name: geo
+    title: Geo
+    streams: [earthquakes]
+  - name: all
+    title: All
+    streams: [earthquakes, flights]
+plans:
+  - name: free
+    revision: 1
+    title: Free
+    currency: EUR
+    limits:
+      requests_per_second: 10
+      connections: 2
+      records_per_second: {rate: 0.5}
+      bytes_per_second: {rate: 100, burst: 300}
+      replay_records_per_second: unlimited
+      records_per_day: 500
+    charges:
+      - {name: Base, model: flat, amount: '49.00', billed: in_advance}
+      - {name: Records, meter: records, model: volume, tiers: [{up_to: 10, unit_price: '1'}, {unit_price: '0.5'}]}
+  - name: pro
+    revision: 1
+    title: Pro
+    currency: EUR
+    limits: {requests_per_second: 1, connections: unlimited, records_per_second: 1, bytes_per_second: 1, \
+replay_records_per_second: 1}
+    charges: []
+tenants:
+  - name: acme
+    title: Acme
+    status: active
+    time_zone: Europe/Berlin
+    attributes: {region: eu, airports: [ORD, SFO]}
+    spend_limit: '500.00'
+    applications:
+      - {client_id: acme-web, title: Web, origins: ['https://acme.example']}
+      - {client_id: acme-test, title: Test, billable: false}
+    entitlements:
+      - {product: geo, plan: free, from: 2026-01-01, to: 2026-07-01}
+      - {product: all, plan: pro, from: 2026-07-01}
+  - name: globex
+    title: Globex
+    time_zone: UTC
+    applications:
+      - {client_id: globex-app, title: App}
+    entitlements: []
+"""
+
+
+def load(directory: Path, *edits: tuple[str, str], issuers: tuple[str, ...] = ("builtin",)) -> Catalog:
+    text = SHOP
+    for old, new in edits:
+        assert old in text, f"nothing to edit: {old}"
+        text = text.replace(old, new, 1)
+    path = directory / "catalog.yaml"
+    path.write_text(text, "utf-8")
+    return load_catalog(path, contracts=STREAMS, issuers=issuers)
+
+
+def test_the_example_loads_unchanged() -> None:
+    catalog = load_catalog(EXAMPLE, contracts=STREAMS, issuers=["builtin"])
+    found = catalog.application("builtin", "acme-web")
+    assert found is not None
+    tenant, application = found
+    assert (tenant.name, tenant.time_zone, tenant.attributes) == ("acme", "Europe/Berlin", {"region": "eu"})
+    assert application.origins == ("https://claims.acme.example",)
+    assert catalog.accounts["acme"] == {"spend_limit": "500.00", "credit": "0"}
+    pro = catalog.plan("pro")
+    assert pro is not None
+    assert pro.limits["requests_per_second"] == {"rate": 100, "burst": 200}
+    assert pro.limits["replay_records_per_second"] == "unlimited"
+    assert pro.pricing["minimum"] == "49.00"
+    assert len(pro.pricing["charges"]) == 4
+    test = catalog.application("builtin", "acme-test")
+    assert test is not None
+    assert not test[1].billable
+    assert catalog.application("other", "acme-web") is None
+
+
+def test_rates_are_spelled_out_and_a_burst_lets_one_request_through(tmp_path: Path) -> None:
+    plan = load(tmp_path).plan("free")
+    assert plan is not None
+    assert plan.limits == {
+        "requests_per_second": {"rate": 10, "burst": 10},
+        "connections": 2,
+        "records_per_second": {"rate": 0.5, "burst": 1},
+        "bytes_per_second": {"rate": 100, "burst": 300},
+        "replay_records_per_second": "unlimited",
+        "records_per_day": 500,
+    }
+
+
+def test_an_application_without_issuer_belongs_to_the_only_one(tmp_path: Path) -> None:
+    assert load(tmp_path, issuers=("idp",)).application("idp", "acme-web") is not None
+
+
+def test_entitlements_follow_each_other_on_different_plans(tmp_path: Path) -> None:
+    catalog = load(tmp_path)
+    plans = [(right.plan.name, right.entitlement.start) for right in catalog.entitlements_for("acme", "earthquakes")]
+    assert sorted(plans) == [("free", date(2026, 1, 1)), ("pro", date(2026, 7, 1))]
+    assert [right.plan.name for right in catalog.entitlements_for("acme", "flights")] == ["pro"]
+    assert catalog.entitlements_for("globex", "flights") == ()
+
+
+def test_several_files_are_one_catalog(tmp_path: Path) -> None:
+    head, tail = SHOP.split("tenants:")
+    (tmp_path / "a.yaml").write_text(head)
+    (tmp_path / "b.yaml").write_text("tenants:" + tail)
+    assert load_catalog(tmp_path / "b.yaml", tmp_path / "a.yaml", contracts=STREAMS).tenant("acme") is not None
+    with pytest.raises(ConfigurationProblems) as caught:
+        load_catalog(tmp_path / "a.yaml", tmp_path / "a.yaml")
+    assert f"{tmp_path}/a.yaml:2: product given twice, first in {tmp_path}/a.yaml:2, got 'geo'" in str(caught.value)
+
+
+TIERS = "tiers: [{up_to: 10, unit_price: '1'}, {unit_price: '0.5'}]"
+
+# Each case: what is edited, the text that the problem's line holds, and what the problem line must say.
+BAD = [
+    ("products:", "product:", "product:", ["the document: unknown key, got 'product'", "did you mean 'products'?"]),
+    ("products:\n", "products: {}\nproducts_:\n", "products:", ["products, got a mapping; allowed: a list"]),
+    # products
+    (
+        "    title: Geo\n",
+        "    titel: Geo\n",
+        "titel:",
+        ["product geo: unknown key, got 'titel'", "did you mean 'title'?"],
+    ),
+    ("    title: Geo\n", "", "name: geo", ["product geo.title is required, got nothing"]),
+    ("name: geo", "name: Geo Data", "Geo Data", ["product Geo Data.name, got 'Geo Data'; allowed: 1 to 63"]),
+    ("- name: all", "- name: geo", "streams: [earthquakes, f", []),
+    (
+        "streams: [earthquakes]",
+        "streams: [earthquake]",
+        "[earthquake]",
+        ["no contract for the stream, got 'earthquake'", "earthquakes, flights", "'earthquakes'?"],
+    ),
+    (
+        "streams: [earthquakes]",
+        "streams: []",
+        "streams: []",
+        ["product geo.streams, got a list; allowed: at least one"],
+    ),
+    ("streams: [earthquakes]", "streams: [earthquakes, earthquakes]", "streams:", ["lists a value twice"]),
+    (
+        "streams: [earthquakes]",
+        "streams: [earthquakes]\n    masks: {earthquakes: {/id: drop}}",
+        "masks:",
+        ["product geo.masks is not supported by this version"],
+    ),
+    # plans
+    ("revision: 1", "revision: 0", "revision: 0", ["plan free.revision, got 0; allowed: a whole number from 1"]),
+    ("revision: 1", "revision: '1'", "revision:", ["plan free.revision, got '1'"]),
+    (
+        "currency: EUR",
+        "currency: euro",
+        "currency:",
+        ["plan free.currency, got 'euro'; allowed: three capital letters"],
+    ),
+    ("- name: pro", "- name: free", "- name: free", ["plan given twice, first in", "got 'free 1'"]),
+    ("      connections: 2\n", "", "requests_per_second: 10", ["limits.connections is required, got nothing"]),
+    (
+        "requests_per_second: 10",
+        "request_per_second: 10",
+        "request_",
+        ["got 'request_per_second'", "mean 'requests_per_"],
+    ),
+    (
+        "requests_per_second: 10",
+        "requests_per_second: 0",
+        "requests_",
+        ["limits.requests_per_second, got 0; allowed: a"],
+    ),
+    ("requests_per_second: 10", "requests_per_second: -1", "requests_", ["limits.requests_per_second, got -1"]),
+    ("requests_per_second: 10", "requests_per_second: true", "requests_", ["requests_per_second, got true"]),
+    ("requests_per_second: 10", "requests_per_second: '10'", "requests_", ["requests_per_second, got '10'"]),
+    ("requests_per_second: 10", "requests_per_second: unlimitd", "requests_", ["got 'unlimitd'; allowed: a number"]),
+    ("requests_per_second: 10", f"requests_per_second: 1{'0' * 18}", "requests_", ["requests_per_second, got 1000000"]),
+    ("requests_per_second: 10", "requests_per_second:", "requests_", ["requests_per_second, got nothing"]),
+    ("connections: 2", "connections: 2.5", "connections:", ["limits.connections, got 2.5; allowed: a whole number"]),
+    ("connections: 2", "connections: {rate: 2, burst: 3}", "connections:", ["limits.connections, got a mapping"]),
+    ("{rate: 0.5}", "{rate: 0}", "{rate: 0}", ["records_per_second.rate, got 0"]),
+    ("{rate: 0.5}", "{burst: 5}", "{burst: 5}", ["records_per_second.rate is required"]),
+    ("burst: 300", "burst: 0", "burst: 0", ["bytes_per_second.burst, got 0; allowed: a number from 1"]),
+    ("burst: 300", "brust: 300", "brust", ["unknown key, got 'brust'", "did you mean 'burst'?"]),
+    ("records_per_day: 500", "records_per_day: 0", "records_per_day", ["limits.records_per_day, got 0"]),
+    ("records_per_day: 500", "records_per_dya: 5", "records_per_dya", ["got 'records_per_dya'", "'records_per_day'?"]),
+    ("records_per_day: 500", "records_per_day:", "records_per_day", ["records_per_day, got nothing"]),
+    # charges
+    ("amount: '49.00'", "amount: 49.00", "amount:", ["charges.amount, got 49.0; allowed: a decimal number in quotes"]),
+    ("amount: '49.00'", "amount: '-1'", "amount:", ["charges.amount, got '-1'"]),
+    ("amount: '49.00'", "amount: '1e3'", "amount:", ["charges.amount, got '1e3'"]),
+    ("amount: '49.00'", f"amount: '0.{'1' * 13}'", "amount:", ["at most 12 decimals"]),
+    ("amount: '49.00', ", "", "Base", ["charges.amount is required"]),
+    (
+        "model: flat",
+        "model: flatt",
+        "flatt",
+        ["got 'flatt'; allowed: flat, unit, graduated, volume, package", "'flat'?"],
+    ),
+    ("billed: in_advance", "billed: advance", "advance", ["got 'advance'; allowed: in_advance, in_arrears"]),
+    (
+        "billed: in_advance",
+        "billed: in_advance, meter: records",
+        "Base",
+        ["does not belong to model flat, got 'meter'"],
+    ),
+    ("billed: in_advance", "biled: in_advance", "biled", ["unknown key, got 'biled'", "did you mean 'billed'?"]),
+    ("name: Records,", "name: Base,", "Base, meter", ["charges.name, got 'Base'; allowed: a name once in a plan"]),
+    ("meter: records", "meter: recods", "recods", ["charges.meter, got 'recods'", "did you mean 'records'?"]),
+    (TIERS, "tiers: []", "tiers:", ["charges.tiers, got a list; allowed: at least one tier"]),
+    (TIERS, "tiers: [{up_to: 10, unit_price: '1'}]", "tiers:", ["tiers.up_to, got 10; allowed: no up_to in the last"]),
+    (TIERS, TIERS.replace("[{", "[{up_to: 20, unit_price: '2'}, {"), "tiers:", ["tiers.up_to, got 10", "from 21 to"]),
+    (TIERS, TIERS.replace("'0.5'", "0.5"), "tiers:", ["tiers.unit_price, got 0.5; allowed: a decimal"]),
+    ("charges: []", "charges: []\n    minimum: 5", "minimum:", ["plan pro.minimum, got 5; allowed: a decimal"]),
+    ("charges: []", "charges: []\n    tax: {nam: VAT, percent: '19'}", "tax:", ["got 'nam'", "did you mean 'name'?"]),
+    # tenants
+    (
+        "status: active",
+        "status: activ",
+        "activ",
+        ["tenant acme.status, got 'activ'; allowed: active, suspended", "'active'?"],
+    ),
+    ("Europe/Berlin", "Europe/Berln", "Berln", ["time_zone, got 'Europe/Berln'; allowed: an IANA", "'Europe/Berlin'?"]),
+    ("Europe/Berlin", "../../etc/passwd", "etc/passwd", ["tenant acme.time_zone, got '../../etc/passwd'"]),
+    ("Europe/Berlin", "Europe", "time_zone: Europe", ["tenant acme.time_zone, got 'Europe'"]),
+    ("region: eu", "region: {a: b}", "region:", ["attributes.region, got a mapping; allowed: a text, number"]),
+    ("region: eu", "region: []", "region:", ["attributes.region, got a list"]),
+    ("spend_limit: '500.00'", "spend_limit: 500", "spend_limit", ["tenant acme.spend_limit, got 500"]),
+    ("- name: globex", "- name: acme", "- name: acme", ["tenant given twice, first in", "got 'acme'"]),
+    ("client_id: acme-web", "client: acme-web", "client:", ["unknown key, got 'client'", "did you mean 'client_id'?"]),
+    ("client_id: acme-web", "client_id: 'acme web'", "acme web", ["client_id, got 'acme web'"]),
+    ("client_id: globex-app", "client_id: acme-web", "title: App", ["client_id given twice", "got 'acme-web'"]),
+    ("'https://acme.example'", "'https://acme.example/'", "origins", ["origins, got 'https://acme.example/'"]),
+    ("'https://acme.example'", "'*'", "origins", ["applications.origins, got '*'; allowed: origins such as"]),
+    ("'https://acme.example'", "'https://*.acme.example'", "origins", ["origins, got 'https://*.acme.example'"]),
+    ("'https://acme.example'", "'https://ACME.example'", "origins", ["origins, got 'https://ACME.example'"]),
+    ("'https://acme.example'", "'https://acme.example:99999'", "origins", ["origins, got"]),
+    ("billable: false", "billable: no", "billable", ["applications.billable, got 'no'; allowed: true, false"]),
+    ("{product: geo,", "{product: goe,", "goe", ["tenant acme: product, got 'goe'; allowed: all, geo", "'geo'?"]),
+    ("plan: free, from", "plan: fre, from", "fre,", ["tenant acme: plan, got 'fre'; allowed: free, pro", "'free'?"]),
+    ("from: 2026-01-01", "from: 2026-02-30", "2026-02-30", ["entitlements.from, got '2026-02-30'; allowed: a date"]),
+    ("from: 2026-01-01, ", "", "to: 2026", ["entitlements.from is required, got nothing"]),
+    ("to: 2026-07-01", "to: 2026-01-01", "to: 2026-01-01", ["entitlements.to, got 2026-01-01; allowed: a date after"]),
+    (
+        "to: 2026-07-01",
+        "until: 2026-07-01",
+        "until",
+        ["entitlements: unknown key, got 'until'", "product, plan, from, to"],
+    ),
+    (
+        "from: 2026-07-01}",
+        "from: 2026-06-30}",
+        "from: 2026-06-30",
+        ["stream earthquakes through two plans, geo at free and all at pro, got 'pro'; allowed: one plan a stream"],
+    ),
+    (
+        "{product: all, plan: pro, from: 2026-07-01}",
+        "{product: geo, plan: free, from: 2026-03-01}",
+        "from: 2026-03-01",
+        ["entitlement to geo overlaps the one from 2026-01-01 to 2026-07-01, got 2026-03-01"],
+    ),
+    (
+        "{product: all, plan: pro, from: 2026-07-01}",
+        "{product: geo, plan: pro, from: 2026-01-01}",
+        "plan: pro, from: 2026-01-01",
+        ["entitlement to geo overlaps the one in", "got 2026-01-01"],
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line_with", "said"), BAD, ids=[f"{i}-{case[1][:30]!r}" for i, case in enumerate(BAD)]
+)
+def test_what_is_wrong_is_named_with_line_value_and_choice(
+    tmp_path: Path, old: str, new: str, line_with: str, said: list[str]
+) -> None:
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, (old, new))
+    if not said:
+        return
+    text = SHOP.replace(old, new, 1)
+    numbers = [str(number) for number, line in enumerate(text.splitlines(), 1) if line_with in line]
+    for problem in caught.value.problems:
+        if all(part in problem for part in said):
+            place = problem.partition(": ")[0].removeprefix(f"{tmp_path}/catalog.yaml:")
+            # A required member that is missing is said where its mapping begins.
+            assert place in numbers, problem
+            return
+    pytest.fail(f"none of these says {said}:\n" + "\n".join(caught.value.problems))
+
+
+def test_all_problems_are_told_at_once_and_none_follows_from_another(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(
+            tmp_path,
+            ("currency: EUR", "currency: 1"),
+            ("Europe/Berlin", "Mars"),
+            ("streams: [earthquakes]", "streams: 1"),
+        )
+    assert len(caught.value.problems) == 3
+
+
+def test_with_several_issuers_an_application_must_name_one(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, ("billable: false", "billable: false, issuer: ipd"), issuers=("idp", "builtin"))
+    assert [problem.removeprefix(f"{tmp_path}/catalog.yaml:") for problem in caught.value.problems] == [
+        "37: tenant acme: application acme-web: no token matches it without an issuer, several are configured,"
+        " got nothing; allowed: idp, builtin",
+        "38: tenant acme: application acme-test: issuer, got 'ipd'; allowed: idp, builtin; did you mean 'idp'?",
+        "46: tenant globex: application globex-app: no token matches it without an issuer, several are configured,"
+        " got nothing; allowed: idp, builtin",
+    ]
+
+
+def test_one_client_id_of_one_issuer_belongs_to_one_tenant(tmp_path: Path) -> None:
+    taken = ("{client_id: globex-app,", "{client_id: acme-web, issuer: idp,")
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, taken, issuers=("idp",))
+    assert "client_id is taken by tenant acme" in caught.value.problems[0]
+    both = (("{client_id: acme-web,", "{client_id: acme-web, issuer: a,"), (taken[0], taken[1].replace("idp", "b")))
+    catalog = load(tmp_path, *both, ("{client_id: acme-test,", "{client_id: acme-test, issuer: a,"), issuers=("a", "b"))
+    first, second = catalog.application("a", "acme-web"), catalog.application("b", "acme-web")
+    assert first is not None
+    assert second is not None
+    assert (first[0].name, second[0].name) == ("acme", "globex")
+
+
+def test_a_catalog_without_places_is_validated_too() -> None:
+    start = date(2026, 1, 1)
+    catalog = Catalog.build(
+        [Product("geo", "Geo", ("quakes",))],
+        [Plan("free", 1, "Free", "EUR")],
+        [
+            Tenant(
+                "acme",
+                "Acme",
+                "active",
+                "UTC",
+                {},
+                (Application("a", "acme", "A"),),
+                (Entitlement("acme", "goe", "free", start),),
+            )
+        ],
+    )
+    with pytest.raises(ConfigurationProblems) as caught:
+        validate_catalog(catalog, ["earthquakes"], ["one", "two"])
+    assert caught.value.problems == [
+        "catalog: product geo: no contract for the stream, got 'quakes'; allowed: earthquakes;"
+        " did you mean 'earthquakes'?",
+        "catalog: tenant acme: product, got 'goe'; allowed: geo; did you mean 'geo'?",
+        "catalog: tenant acme: application a: no token matches it without an issuer, several are configured,"
+        " got nothing; allowed: one, two",
+    ]
+
+
+@pytest.mark.parametrize("text", ["", "a", "[]", "products: [1]", "tenants: [{}]", "plans: [[]]", "- a", "null"])
+def test_a_file_of_another_shape_is_a_problem_and_no_crash(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "catalog.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigurationProblems) as caught:
+        load_catalog(path)
+    assert caught.value.problems[0].startswith(f"{path}:1: ")
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationProblems) as caught:
+        load_catalog(tmp_path / "nowhere.yaml")
+    assert caught.value.problems == [f"{tmp_path}/nowhere.yaml: cannot be read (No such file or directory)"]
