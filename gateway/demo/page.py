@@ -12,27 +12,27 @@ from gateway.demo.partners import Partner
 _PAGE = """\
 
 The gateway serves real records at {base_url}. Ctrl-C stops all of it.
-Paste into another terminal; each command works by itself, as the partner {tenant}.
+Paste into another terminal; each line works by itself, as the partner {tenant}.
 
 Earthquakes as Server-Sent Events, as NDJSON, by HTTP pull, over WebSocket:
-  {curl} -N {earthquakes}/sse
-  {curl} -N {earthquakes}/ndjson
-  {curl} '{earthquakes}/records?from=earliest&limit=3'
-  {tail}
+  curl -N {bearer} {earthquakes}/sse
+  curl -N {bearer} {earthquakes}/ndjson
+  curl {bearer} '{earthquakes}/records?from=earliest&limit=3'
+  {command} tail earthquakes --protocol ws --url {base_url} --token "$(cat {token_path})"
 
-Read three, then go on where that ended, over another protocol (the id of every record is such a cursor too):
-  CURSOR=$({curl} '{earthquakes}/records?from=earliest&limit=3' | {cut})
-  {curl} -N "{earthquakes}/sse?cursor=$CURSOR"
+Read three, then go on from there over another protocol (the id of each record is such a cursor):
+  CURSOR=$(curl -s {bearer} '{earthquakes}/records?from=earliest&limit=3' | {cut})
+  curl -N {bearer} "{earthquakes}/sse?cursor=$CURSOR"
 
-Flights, of which this partner gets those of its own airport; and the list of what it may read:
-  {curl} -N {base_url}/v1/streams/flights/sse
-  {curl} {base_url}/v1/streams
+Flights, of which this partner gets its own airport's; and what else it may read:
+  curl -N {bearer} {base_url}/v1/streams/flights/sse
+  curl {bearer} {base_url}/v1/streams
 
-Health      {admin_url}/readyz
-Metrics     {admin_url}/metrics
-All of it   {report} (addresses and tokens, for programs)
-Token       {token}
-            (good for {hours} hours)
+Health    {admin_url}/readyz
+Metrics   {admin_url}/metrics
+Programs  find addresses and tokens in {report}
+Token     {token}
+          (good for {hours} hours)
 
 """
 
@@ -41,14 +41,15 @@ _CUT = """python3 -c 'import json, sys; print(json.load(sys.stdin)["next_cursor"
 
 def welcome(partner: Partner, *, base_url: str, admin_url: str, report: Path, ttl_seconds: int) -> str:
     """The page. Each command reads its token from the partner's file, so it needs no other line before it."""
-    token = f'"$(cat {shlex.quote(str(partner.token_path))})"'
+    token_path = shlex.quote(str(partner.token_path))
     return _PAGE.format(
         base_url=base_url,
         admin_url=admin_url,
         tenant=partner.tenant,
         earthquakes=f"{base_url}/v1/streams/earthquakes",
-        curl=f'curl -sS -H "Authorization: Bearer $(cat {shlex.quote(str(partner.token_path))})"',
-        tail=f"{_own_command()} tail earthquakes --protocol ws --url {base_url} --token {token}",
+        bearer=f'-H "Authorization: Bearer $(cat {token_path})"',
+        command=_own_command(),
+        token_path=token_path,
         cut=_CUT,
         report=report,
         token=partner.token,

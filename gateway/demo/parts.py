@@ -25,7 +25,6 @@ from gateway.demo.recordings import Recording
 START_SECONDS = 20.0
 CLOSE_SECONDS = 5.0
 
-_REDIS_SECONDS = 5.0
 _REDIS_ATTEMPTS = 4
 _PROBE_SECONDS = 0.02
 
@@ -135,8 +134,9 @@ class Broker:
 class RedisServer:
     """A redis-server on a free loopback port that keeps nothing on disk. Where it is killed it stays away."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, attempt_seconds: float = 5.0) -> None:
         self._directory = directory
+        self._attempt_seconds = attempt_seconds
         self._child: Child | None = None
         self.port = 0
 
@@ -175,7 +175,7 @@ class RedisServer:
         log = str(self._directory / "redis.log")
         self._child = await Child.start("Redis", "sh", "-c", _KEEPER, "redis-keeper", log, *server)
         pid = int(await self._child.read_line())
-        deadline = time.monotonic() + _REDIS_SECONDS
+        deadline = time.monotonic() + self._attempt_seconds
         while time.monotonic() < deadline:
             if await self._answers_as(pid):
                 return True

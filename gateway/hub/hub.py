@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -151,7 +152,9 @@ class Hub:
             identity=RecordIdentity(self._uid_key, cluster=cluster, topic=topic, incarnation=incarnation),
         )
         reader = source.reader(feed)
-        return _Use(feed, reader, asyncio.create_task(reader.run(), name=f"reader {topic}"))
+        # A context of its own: it outlives the request that asked first, and must not log under that one's id.
+        task = asyncio.create_task(reader.run(), name=f"reader {topic}", context=contextvars.Context())
+        return _Use(feed, reader, task)
 
     def _close(self, feed: TopicFeed) -> None:
         key = (feed.cluster, feed.topic)

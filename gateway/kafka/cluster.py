@@ -18,9 +18,12 @@ from gateway.kafka.faults import KafkaUnavailable, describe
 
 _log = logging.getLogger("gateway.kafka")
 
-REQUEST_SECONDS = 5.0
-"""How long one request may take before the connection counts as broken."""
+REQUEST_SECONDS = 3.0
+"""How long one look-up may take before the shared connection counts as broken."""
 
+_OPEN_SECONDS = 10.0
+# Long, for big fetches over thin lines: that a reader's fetch hangs is for its watchdog to tell.
+_FETCH_SECONDS = 30.0
 _CLOSE_SECONDS = 2.0
 _METADATA_SECONDS = 8.0  # partition growth is noticed within ten seconds
 _IDLE_METADATA_SECONDS = 3600.0
@@ -75,6 +78,7 @@ class KafkaCluster:
             "check_crcs": True,
             "metadata_max_age_ms": int(_METADATA_SECONDS * 1000),
             **self._connection(),
+            "request_timeout_ms": int(_FETCH_SECONDS * 1000),
             **overrides,
         }
         return AIOKafkaConsumer(**options)
@@ -90,7 +94,7 @@ class KafkaCluster:
             # Assigned before the start, so that start() waits for the topic's metadata and the first fetch goes out
             # at once. Nothing awaits between start() and the seeks: the fetch task must not see a missing position.
             consumer.assign(list(assigned))
-            async with asyncio.timeout(2 * REQUEST_SECONDS):
+            async with asyncio.timeout(_OPEN_SECONDS):
                 await consumer.start()
             for partition, offset in assigned.items():
                 consumer.seek(partition, offset)
@@ -124,7 +128,7 @@ class KafkaCluster:
         await self.ask(MetadataRequest([], allow_auto_topic_creation=False))
 
     async def close(self) -> None:
-        """Close the shared client. Consumers belong to whoever opened them."""
+        """Close the shared client; a later request makes another. Consumers belong to whoever opened them."""
         client, self._client = self._client, None
         if client is not None:
             await _close_client(client)

@@ -199,4 +199,6 @@ class Offsets:
                         fault = unavailable
                     await asyncio.sleep(_RETRY_SECONDS)
         except TimeoutError:
+            # Given up by us and not by the client, which may sit on a connection that is dead and does not know it.
+            await self._cluster.close()
             raise fault or self._cluster.unavailable(f"{reason} after {self._timeout_seconds:g} s") from None

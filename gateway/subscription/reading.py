@@ -16,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import random
 from bisect import bisect_left
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -67,6 +66,28 @@ class Reading:
     ``failed`` is set where the read cannot go on, ``stalled`` while Kafka does not answer the replay.
     """
 
+    __slots__ = (
+        "_after_gap",
+        "_history",
+        "_index",
+        "_last_time",
+        "_log",
+        "_on_ready",
+        "_queue",
+        "_reached",
+        "_replay_records",
+        "_room",
+        "_runs_ahead",
+        "_spelling",
+        "_task",
+        "_trail",
+        "_view",
+        "failed",
+        "mode",
+        "replayed",
+        "stalled",
+    )
+
     def __init__(
         self,
         log: TopicLog,
@@ -86,13 +107,15 @@ class Reading:
         self._on_ready = on_ready
         self._replay_records = replay_records
         self._runs_ahead = runs_ahead
-        self._queue: deque[_Run | Slice] = deque()
-        self._room = asyncio.Event()
+        # A list: it holds a handful at most, and an empty one is a tenth of an empty deque for each idle reader.
+        self._queue: list[_Run | Slice] = []
+        self._room: asyncio.Event | None = None
         self._task: asyncio.Task[None] | None = None
         self._reached = list(start)
         self._index = -1
         self._trail: Trail | None = None
         self._after_gap = False
+        self._last_time: int | None = None
         self.mode: Mode = "shared"
         self.failed: GatewayError | None = None
         self.stalled: Unavailable | None = None
@@ -155,14 +178,17 @@ class Reading:
         return tuple(self._reached)
 
     def next_time(self) -> int | None:
-        """Kafka's time of the next record not taken, in epoch milliseconds; None at the head or where not known yet."""
+        """Kafka's time of the next record not taken, in epoch milliseconds; None at the head.
+
+        In the middle of a replay, where the next record is not fetched yet, the time of the last one stands in for it.
+        """
         if self._queue:
             first = self._queue[0]
             return first.records[first.at].timestamp if isinstance(first, _Run) else None
         if self.mode != "replay" and self._log.first <= self._index < self._log.head:
             page = self._log.page_at(self._index)
             return page.records[self._index - page.first].timestamp
-        return None
+        return self._last_time if self.mode == "replay" else None
 
     def remaining(self) -> int:
         """Records between here and the head: exact in the log, by offsets before it."""
@@ -199,8 +225,7 @@ class Reading:
             return _NOTHING_YET if self.mode != "replay" and self._index < self._log.head else None
         first = self._queue[0]
         if isinstance(first, Slice):
-            self._queue.popleft()
-            self._room.set()
+            self._drop_first()
             self._after_gap = False
             return first
         a = first.at
@@ -217,11 +242,16 @@ class Reading:
         if piece is None:
             return None
         first.at = piece.stop
+        self._last_time = first.records[first.at - 1].timestamp
         self._note(piece)
         if first.at >= len(first.records):
-            self._queue.popleft()
-            self._room.set()
+            self._drop_first()
         return piece
+
+    def _drop_first(self) -> None:
+        del self._queue[0]
+        if self._room is not None:
+            self._room.set()
 
     def _note(self, piece: Slice) -> None:
         """Remember whether the last thing told was an undecodable stretch: what follows directly belongs to it."""
@@ -307,7 +337,7 @@ class Reading:
             if all(self._at(partition) >= end for partition, end in enumerate(until)):
                 break
             while len(self._queue) >= self._runs_ahead:
-                self._room.clear()
+                self._room = asyncio.Event()
                 await self._room.wait()
             await self._read_some(until)
             self._on_ready()

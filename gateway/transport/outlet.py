@@ -23,6 +23,8 @@ LOW_WATER_BYTES: Final = 16 * 1024
 class DirectHttpOutlet:
     """An HTTP response body written past ASGI, framed as chunks where the response is chunked."""
 
+    __slots__ = ("_ended", "_writer", "framing")
+
     def __init__(self, writer: DirectWriter, framing: Framing) -> None:
         self.framing = framing
         self._ended: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
@@ -77,6 +79,8 @@ class DirectHttpOutlet:
 
 class DirectWebSocketOutlet:
     """Ready-made frames written past ASGI; the close goes through it, so that the server's protocol knows."""
+
+    __slots__ = ("_closing", "_send", "_writer", "framing")
 
     def __init__(self, writer: DirectWriter, framing: Framing, send: Send) -> None:
         self.framing = framing
