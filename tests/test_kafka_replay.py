@@ -100,7 +100,7 @@ async def test_following_slices_use_one_consumer_without_seeking(cluster: Fragil
         seek(*args)
 
     consumer.seek = noted
-    for _ in range(10):
+    for _ in range(8):
         vector = (await pool.read(topic, vector, (3000, 500, 0), max_records=50)).vector
     assert len(cluster.made) == 1
     assert sought == []

@@ -343,3 +343,17 @@ def test_the_loop_is_uvloop_where_it_is_there_and_asyncio_when_asked() -> None:
     assert run_loop(kind(), loop="uvloop") == "uvloop"
     assert run_loop(kind(), loop="asyncio") == "asyncio"
     assert loop_factory("asyncio") is asyncio.new_event_loop
+
+
+async def test_a_port_that_another_has_bound_and_not_yet_opened_is_one_clear_line() -> None:
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        first = listener_on("127.0.0.1", port)
+        await first.start()
+        with pytest.raises(OSError, match="in use"):
+            other.listen()
+        with pytest.raises(ConfigurationProblems):
+            await listener_on("127.0.0.1", port).start()
+        await first.close(timeout_seconds=1)

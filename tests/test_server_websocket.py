@@ -173,7 +173,7 @@ async def test_messages_wait_in_bounds_while_the_application_takes_none() -> Non
         client.writer.write(frame(Opcode.CLOSE, struct.pack("!H", 1000)))
         (connection,) = listener._state.connections
         await until(lambda: connection.queue.qsize() > 0)  # type: ignore[union-attr]
-        assert connection.queue.qsize() <= 64 + 4096 // 7  # type: ignore[union-attr]
+        assert connection.queue.qsize() <= 64 + 1024 // 7  # type: ignore[union-attr]
         release.set()
         await until(lambda: listener.connections == 0)
     assert taken == texts

@@ -133,7 +133,7 @@ def test_control_events_move_the_cursor_only_where_they_say_so() -> None:
         ]
     )
     decoder = SseDecoder()
-    events = decoder.feed(body)
+    events = list(decoder.feed(body))
     assert [(event.kind, event.cursor) for event in events] == [
         ("record", "one"),
         ("throttled", None),
@@ -148,6 +148,6 @@ def test_control_events_move_the_cursor_only_where_they_say_so() -> None:
 def test_data_that_is_no_record_is_refused() -> None:
     for text in ("[]", "what"):
         with pytest.raises(MalformedEvent):
-            SseDecoder().feed(f"id: a\ndata: {text}\n\n".encode())
+            list(SseDecoder().feed(f"id: a\ndata: {text}\n\n".encode()))
     with pytest.raises(MalformedEvent):
-        SseDecoder().feed(b"event: gap\ndata: {\n\n")
+        list(SseDecoder().feed(b"event: gap\ndata: {\n\n"))

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from gateway.catalog.catalog import Catalog, Right
 
 NO_SUCH_STREAM = "There is no stream of this name that you may read."
-TOKEN_REFUSED = "The access token was refused."  # noqa: S105 - a sentence, not a secret
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def member(principal: Principal, catalog: Catalog) -> tuple[Tenant, Application]
     """The tenant and application of a principal. Raises TokenInvalid where there is none, TenantSuspended."""
     found = catalog.application(principal.issuer, principal.client_id)
     if found is None:
-        raise TokenInvalid(TOKEN_REFUSED)
+        raise TokenInvalid("unknown_application")
     if found[0].status != "active":
         raise TenantSuspended
     return found

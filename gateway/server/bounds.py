@@ -36,4 +36,4 @@ class ConnectionBounds:
     """Fragments of one message."""
     control_frames_per_second: int = 50
     queued_messages: int = 64
-    """Messages the application has not taken yet; the rest waits unread."""
+    """Messages the application has not taken yet, give or take 1 KiB of input; the rest waits unread."""

@@ -20,7 +20,7 @@ BACKLOG = 4096
 async def bind_sockets(*, host: str, port: int, name: str) -> list[socket.socket]:
     """One socket for each address of ``host``, all on the same port; port 0 takes a free one.
 
-    Bound, not yet listening. ``::`` alone takes IPv4 too. Raises ``ConfigurationProblems`` with one line.
+    They listen already. ``::`` alone takes IPv4 too. Raises ``ConfigurationProblems`` with one line.
     """
     where = f"{name}: cannot listen on {f'[{host}]' if ':' in host else host}:{port}"
     try:
@@ -39,6 +39,8 @@ async def bind_sockets(*, host: str, port: int, name: str) -> list[socket.socket
             _set_options(listening, dual_stack=len(addresses) == 1)
             bound_port = sockets[0].getsockname()[1] if len(sockets) > 1 else port
             listening.bind((address[0], bound_port, *address[2:]))
+            # Two may bind, one may listen: only now is the port ours.
+            listening.listen(BACKLOG)
     except OSError as error:
         for opened in sockets:
             opened.close()

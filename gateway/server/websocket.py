@@ -26,7 +26,7 @@ from gateway.server.refusal import DISCARD_BYTES, encode_refusal, end_output
 from gateway.server.state import ConnectionState, logger
 from gateway.server.writer import TransportWriter
 
-PIECE_BYTES = 4096
+PIECE_BYTES = 1024
 """Input is parsed in pieces of this size: a flood of tiny frames is noticed after hundreds, not tens of thousands."""
 
 
@@ -232,7 +232,7 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         elif self._failed:
             raise ClientDisconnected
         await super().send(message)
-        if message["type"] == "websocket.accept":
+        if message["type"] == "websocket.accept" and self.handshake_complete:
             # Only the handshake needs them, and an idle connection shall be small.
             del self.request, self.response
         self._settle()

@@ -122,6 +122,12 @@ class Kafka:
         async with self._admin() as admin:
             await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=dotted)])
 
+            async def is_led() -> bool:
+                (topic,) = await admin.describe_topics([name])
+                return topic["error_code"] == 0 and all(one["leader"] >= 0 for one in topic["partitions"])
+
+            await eventually(is_led)
+
     async def grow_topic(self, name: str, partitions: int) -> None:
         """Raise the partition count."""
         async with self._admin() as admin:
