@@ -49,9 +49,12 @@ CLOSE_SHARE: Final = 0.5
 class Gateway:
     """One process: both ports and everything behind them."""
 
-    def __init__(self, settings: Settings, *, clock: Clock | None = None) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock | None = None, listens: bool = True) -> None:
+        """``listens``: the public port is ours. Without it, another ASGI server serves ``public_app`` on its own."""
         self._settings = settings
         self._clock = clock or SystemClock()
+        self._listens = listens
+        self._public: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closers: list[Callable[[], Awaitable[object]]] = []
         self._counters = Counters()
@@ -84,7 +87,8 @@ class Gateway:
             ring_bytes=settings.stream.ring_bytes,
             linger_seconds=settings.stream.linger_seconds,
             uid_key=bytes.fromhex(uid_key),
-            incarnation=lambda cluster, topic: asyncio.to_thread(self._control.incarnation, cluster, topic),
+            incarnation=self._control.incarnation,
+            next_incarnation=self._control.next_incarnation,
         )
         self._closers.append(self._hub.close)
         self._registry = Registry(
@@ -105,24 +109,35 @@ class Gateway:
         metrics = Metrics(self._counters, version=__version__, streams=self._streams)
         admin = create_admin_app(health=self._health, metrics=metrics)
         self._admin = Listener(admin, host=settings.admin.host, port=settings.admin.port, name="admin")
-        self._public = Listener(
-            self._public_app(openings),
-            host=settings.http.host,
-            port=settings.http.port,
-            tls_cert_file=_text(settings.http.tls_cert_file),
-            tls_key_file=_text(settings.http.tls_key_file),
-            name="http",
-        )
-        for listener in (self._public, self._admin):
-            await listener.start()
-            self._closers.append(partial(listener.close, timeout_seconds=0))
-        self.public_port, self.admin_port = self._public.port, self._admin.port
+        self.public_app = self._public_app(openings)
+        self.public_port = settings.http.port
+        if self._listens:
+            self._public = self._public_listener()
+            await self._listen(self._public)
+            self.public_port = self._public.port
+        await self._listen(self._admin)
+        self.admin_port = self._admin.port
         for name, task in (
             ("prober", prober.run()),
             ("loop lag", metrics.watch_loop_lag()),
             ("catalog", self._control.follow()),
         ):
             self._tasks.append(asyncio.create_task(task, name=name))
+
+    async def _listen(self, listener: Listener) -> None:
+        await listener.start()
+        self._closers.append(partial(listener.close, timeout_seconds=0))
+
+    def _public_listener(self) -> Listener:
+        http = self._settings.http
+        return Listener(
+            self.public_app,
+            host=http.host,
+            port=http.port,
+            tls_cert_file=_text(http.tls_cert_file),
+            tls_key_file=_text(http.tls_key_file),
+            name="http",
+        )
 
     def _public_app(self, openings: Openings) -> RequestMiddleware:
         gate = Gate(
@@ -199,7 +214,8 @@ class Gateway:
         """Take contracts, keys, catalog and certificates anew: all of them, or none and a log line that says why."""
         try:
             await self._control.reload()
-            self._public.reload_tls()
+            if self._public is not None:
+                self._public.reload_tls()
         except ConfigurationProblems as error:
             event(log, logging.ERROR, "reload_refused", problems=error.problems)
         else:
@@ -215,7 +231,8 @@ class Gateway:
                 await self._registry.drain()
         except TimeoutError:
             event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
-        await self._public.close(timeout_seconds=max(0.0, drain_seconds * CLOSE_SHARE - 2))
+        if self._public is not None:
+            await self._public.close(timeout_seconds=max(0.0, drain_seconds * CLOSE_SHARE - 2))
         await self._close()
         event(log, logging.INFO, "stopped")
 

@@ -147,9 +147,13 @@ class Control:
         """A secret that the whole deployment shares, made once."""
         return self._store.get_or_create(name, factory)
 
-    def incarnation(self, cluster: str, topic: str) -> int:
-        """Which life of the topic this is."""
-        return self._store.incarnation(cluster, topic)
+    async def incarnation(self, cluster: str, topic: str) -> int:
+        """Which life of the topic this is. Raises Unavailable where the database is away."""
+        return await asyncio.to_thread(self._store.incarnation, cluster, topic)
+
+    async def next_incarnation(self, cluster: str, topic: str, seen: int) -> int:
+        """Begin the life after ``seen``, if no other node has."""
+        return await asyncio.to_thread(self._store.bump_incarnation, cluster, topic, seen=seen)
 
     def ping(self) -> None:
         """Raises Unavailable where the database does not answer."""

@@ -36,7 +36,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("adapters", ["auth", "catalog", "kafka", "limits"]),
     ("engine", ["hub", "subscription"]),
     ("edges", ["admin", "portal", "server", "transport"]),
-    ("roots", ["", "__main__", "app", "cli", "client", "config", "demo"]),
+    ("roots", ["", "__main__", "app", "asgi", "cli", "client", "config", "control", "demo"]),
 ]
 
 # Beside the layers: only edges and roots may import it; it imports words. The others log through the standard library.

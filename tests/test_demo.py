@@ -71,6 +71,25 @@ def wait_until(condition: Any, *, seconds: float = 10) -> None:
         time.sleep(0.02)
 
 
+def wait_until_still(value: Any, *, seconds: float) -> None:
+    """Return when the value has stopped to grow: it stayed what it was for so long."""
+    last, since = value(), time.monotonic()
+
+    def still() -> bool:
+        nonlocal last, since
+        if (now := value()) != last:
+            last, since = now, time.monotonic()
+        return last > 0 and time.monotonic() - since > seconds
+
+    wait_until(still, seconds=30)
+
+
+def delivered_bytes(one: Demo) -> float:
+    with urlopen(one.report["admin_url"] + "/metrics", timeout=10) as answer:
+        samples = re.findall(r"^gateway_delivered_bytes_total\S* (\S+)$", answer.read().decode(), re.MULTILINE)
+    return sum(map(float, samples))
+
+
 @contextmanager
 def demo(directory: Path, *arguments: str) -> Iterator[Demo]:
     """A demo with ``directory`` as its data directory, ready."""
@@ -299,6 +318,7 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         path = "/v1/streams/earthquakes/sse?from=earliest"
         deaf.sendall(f"GET {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {token}\r\n\r\n".encode())
         assert deaf.recv(15) == b"HTTP/1.1 200 OK"
+        wait_until_still(lambda: delivered_bytes(one), seconds=0.5)
         children = descendants(one.process.pid)
         one.process.send_signal(signal.SIGINT)
         wait_until(lambda: "draining" in one.output.read_text())

@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from gateway.client.event import Event, MalformedEvent
-from gateway.client.outcome import StreamInterrupted, outcome_of_goodbye
+from gateway.client.outcome import ConnectionEnd, StreamInterrupted, outcome_of_goodbye
 from gateway.client.request import StreamRequest
 from gateway.client.sources import HttpSource, PullSource, Source, WebSocketSource
 
@@ -30,7 +30,7 @@ class StreamClient:
         self._open_seconds = request.open_seconds
         self._source = _source(request)
         self._heard: deque[Event] = deque()
-        self._goodbye: Event | None = None
+        self._end: ConnectionEnd | None = None
         if request.protocol == "pull":
             self._open_seconds += request.wait_seconds
             self._silence_seconds += request.wait_seconds
@@ -58,13 +58,13 @@ class StreamClient:
 
     async def __anext__(self) -> Event:
         while not self._heard:
-            if self._goodbye is not None:
-                raise outcome_of_goodbye(self._goodbye)
+            if self._end is not None:
+                raise self._end
             await self._listen()
         event = self._heard.popleft()
         if event.kind == "goodbye":
-            self._goodbye = event
             self._heard.clear()
+            self._end = outcome_of_goodbye(event)
         elif event.kind == "welcome":
             self._expect_heartbeats(event)
         return event
@@ -76,12 +76,14 @@ class StreamClient:
     async def _listen(self) -> None:
         try:
             async with asyncio.timeout(self._silence_seconds):
-                self._heard.extend(await self._source.read())
+                events = await self._source.read()
+            self._heard.extend(events)
         except TimeoutError as error:
             reason = f"nothing heard for {self._silence_seconds:g} s, not even a heartbeat"
             raise StreamInterrupted(reason) from error
         except MalformedEvent as error:
-            raise StreamInterrupted(f"what came is not this protocol: {error}") from error
+            # What stood before it is good and is given out first.
+            self._end = StreamInterrupted(f"what came is not this protocol: {error}")
 
     def _expect_heartbeats(self, welcome: Event) -> None:
         told = welcome.data.get("heartbeat_ms")

@@ -22,7 +22,14 @@ _PROGRESS: Final = frozenset({"record", "checkpoint", "gap"})
 class Backoff:
     """How long to wait before the next try: what the server said, or longer and longer, never all at the same time."""
 
-    def __init__(self, *, cap_seconds: float = CAP_SECONDS, uniform: Callable[[float, float], float] | None = None):
+    def __init__(
+        self,
+        *,
+        base_seconds: float = BASE_SECONDS,
+        cap_seconds: float = CAP_SECONDS,
+        uniform: Callable[[float, float], float] | None = None,
+    ) -> None:
+        self._base_seconds = base_seconds
         self._cap_seconds = cap_seconds
         self._uniform = uniform or random.uniform
         self._failures = 0
@@ -36,7 +43,7 @@ class Backoff:
 
         Told a time, a first failure waits it and up to a quarter more; told none, it waits half to all of the usual.
         """
-        base = BASE_SECONDS if retry_ms is None else max(LEAST_BASE_SECONDS, retry_ms / 1000)
+        base = self._base_seconds if retry_ms is None else max(LEAST_BASE_SECONDS, retry_ms / 1000)
         grown = min(max(self._cap_seconds, base), base * 2 ** min(self._failures, 30))
         own = self._uniform(grown / 2, grown)
         self._failures += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from gateway.client.event import Event, MalformedEvent, decode_frame
@@ -18,19 +19,17 @@ class NdjsonDecoder:
     def __init__(self) -> None:
         self._line = bytearray()
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events of the lines that these bytes complete; empty lines and unknown types are passed over.
 
-        Raises MalformedEvent.
+        To be read to its end before the next bytes. Raises MalformedEvent, after the events that stand before it.
         """
-        events = []
         *complete, rest = chunk.split(b"\n")
         for piece in complete:
             line = bytes(self._line + piece) if self._line else piece
             self._line.clear()
             if line.strip() and (event := decode_frame(line.decode("utf-8", "replace"))) is not None:
-                events.append(event)
+                yield event
         self._line += rest
         if len(self._line) > LINE_BYTES:
             raise MalformedEvent(f"a line of more than {LINE_BYTES} bytes")
-        return events

@@ -46,7 +46,7 @@ class StreamRefused(ConnectionEnd):
         status: int | None = None,
         correlation_id: str = "",
     ) -> None:
-        super().__init__(": ".join(part for part in (title, detail) if part))
+        super().__init__(f"{title}: {detail}" if detail and detail != title else title)
         self.title = title
         self.detail = detail
         self.action = action

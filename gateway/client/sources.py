@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Iterable, Iterator
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -39,8 +40,11 @@ class Source(Protocol):
 
     async def open(self) -> None: ...
 
-    async def read(self) -> list[Event]:
-        """The next events, possibly none; waits for bytes, not for events."""
+    async def read(self) -> Iterable[Event]:
+        """The next events, possibly none; waits for bytes, not for events.
+
+        To be iterated to its end, which may be a MalformedEvent raised after good events.
+        """
         ...
 
     async def close(self) -> None: ...
@@ -56,7 +60,7 @@ class Decoder(Protocol):
     @property
     def retry_ms(self) -> int | None: ...
 
-    def feed(self, chunk: bytes) -> list[Event]: ...
+    def feed(self, chunk: bytes) -> Iterator[Event]: ...
 
 
 class HttpSource:
@@ -78,7 +82,7 @@ class HttpSource:
             # SSE has no welcome; its headers say the same.
             self._greeting = [_welcome(self._answer.headers)]
 
-    async def read(self) -> list[Event]:
+    async def read(self) -> Iterable[Event]:
         if self._answer is None:
             raise RuntimeError("read before open")
         if self._greeting:
@@ -168,12 +172,18 @@ class PullSource:
         self._request = request
         self._cursor = request.cursor
         self._answer: http.HttpAnswer | None = None
+        self._greeting: list[Event] = []
         self._pause_seconds = 0.0
 
     async def open(self) -> None:
         self._answer = await _ask(self._request)
+        # Where the chain starts is worth knowing before its first page has arrived whole.
+        self._greeting = [_welcome(self._answer.headers)]
 
     async def read(self) -> list[Event]:
+        if self._greeting:
+            greeting, self._greeting = self._greeting, []
+            return greeting
         await asyncio.sleep(self._pause_seconds)
         started = asyncio.get_running_loop().time()
         if self._answer is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -101,16 +102,14 @@ class SseDecoder:
         """The reconnection time that the server asked for last."""
         return self._parser.retry_ms
 
-    def feed(self, chunk: bytes) -> list[Event]:
+    def feed(self, chunk: bytes) -> Iterator[Event]:
         """The events that these bytes complete; names that this client does not know are passed over.
 
-        Raises MalformedEvent.
+        To be read to its end before the next bytes. Raises MalformedEvent, after the events that stand before it.
         """
-        events = []
         for heard in self._parser.feed(chunk):
             place = heard.last_event_id or None
             if heard.event == "message":
-                events.append(record_event(heard.data, cursor=place, envelope=self._envelope))
+                yield record_event(heard.data, cursor=place, envelope=self._envelope)
             elif (event := control_event(heard.event, heard.data, place=place)) is not None:
-                events.append(event)
-        return events
+                yield event

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import shutil
 import sys
 from pathlib import Path
 
@@ -58,9 +57,6 @@ def welcome(partner: Partner, *, base_url: str, admin_url: str, report: Path, tt
 
 
 def _own_command() -> str:
-    """How this program is called from the working directory: ``gateway`` where PATH leads to it, else its path."""
-    started = Path(sys.argv[0])
-    found = shutil.which("gateway")
-    if not started.is_file() or (found is not None and Path(found).resolve() == started.resolve()):
-        return "gateway"
-    return shlex.quote(str(started))
+    """This installation's ``gateway`` as it is called from any directory, with or without its venv active."""
+    script = Path(sys.executable).with_name("gateway")
+    return shlex.quote(str(script)) if script.is_file() else f"{shlex.quote(sys.executable)} -m gateway"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import logging
 import math
 import secrets
 import signal
@@ -83,6 +84,8 @@ async def _until_told(options: Options) -> None:
 
     def end() -> None:
         if told.is_set():
+            # What is cut off now would complain at length.
+            logging.disable()
             whole.cancel()
         told.set()
 

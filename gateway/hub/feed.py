@@ -32,6 +32,7 @@ class TopicFeed:
         clock: Clock,
         incarnation: int,
         identity: RecordIdentity,
+        on_other_history: Callable[[TopicFeed], None],
     ) -> None:
         self.cluster = cluster
         self.topic = topic
@@ -42,6 +43,7 @@ class TopicFeed:
         self.is_live = asyncio.Event()
         self.down_reason: str | None = None
         self.last_append_monotonic = clock.monotonic()
+        self._on_other_history = on_other_history
         self._clock = clock
         self._pump = pump
         self._views: dict[Hashable, View] = {}
@@ -51,7 +53,11 @@ class TopicFeed:
     # ---- the Kafka reader's side ---------------------------------------------------------------------------------
 
     def start(self, vector: Vector) -> None:
+        before = self.log.head_vector
         self.log.restart(vector)
+        if any(new < old for new, old in zip(vector, before, strict=False)) or len(vector) < len(before):
+            # Offsets that were read do not exist any more: the topic was made anew, or lost its end.
+            self._on_other_history(self)
 
     def append(self, partition: int, records: Sequence[Record], position: int) -> None:
         self.log.append(partition, records, position)

@@ -82,7 +82,10 @@ class Hub:
         linger_seconds: float,
         uid_key: bytes,
         incarnation: Callable[[str, str], Awaitable[int]],
+        next_incarnation: Callable[[str, str, int], Awaitable[int]],
     ) -> None:
+        """``incarnation(cluster, topic)`` is the topic's present life, ``next_incarnation(cluster, topic, seen)``
+        begins the one after ``seen``, once for all nodes; both are kept in the database."""
         self._sources = sources
         self._pump = pump
         self._clock = clock
@@ -91,6 +94,9 @@ class Hub:
         self._linger_seconds = linger_seconds
         self._uid_key = uid_key
         self._incarnation = incarnation
+        self._next_incarnation = next_incarnation
+        self._ended: dict[tuple[str, str], int] = {}
+        self.on_other_history: list[Callable[[TopicFeed], None]] = []
         self._uses: dict[tuple[str, str], _Use] = {}
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -141,7 +147,12 @@ class Hub:
 
     async def _begin(self, cluster: str, topic: str) -> _Use:
         source = self.source(cluster)
-        incarnation = await self._incarnation(cluster, topic)
+        seen = self._ended.get((cluster, topic))
+        if seen is None:
+            incarnation = await self._incarnation(cluster, topic)
+        else:
+            incarnation = await self._next_incarnation(cluster, topic, seen)
+            del self._ended[cluster, topic]
         feed = TopicFeed(
             cluster=cluster,
             topic=topic,
@@ -150,11 +161,25 @@ class Hub:
             clock=self._clock,
             incarnation=incarnation,
             identity=RecordIdentity(self._uid_key, cluster=cluster, topic=topic, incarnation=incarnation),
+            on_other_history=self._end_history,
         )
         reader = source.reader(feed)
         # A context of its own: it outlives the request that asked first, and must not log under that one's id.
         task = asyncio.create_task(reader.run(), name=f"reader {topic}", context=contextvars.Context())
         return _Use(feed, reader, task)
+
+    def _end_history(self, feed: TopicFeed) -> None:
+        """The feed's topic is another one now: let go of it. Whoever comes next gets a feed of the new life, in which
+        the cursors of the old one are told apart."""
+        log.warning("a topic's history changed", extra={"fields": {"cluster": feed.cluster, "topic": feed.topic}})
+        use = self._uses.get((feed.cluster, feed.topic))
+        if use is None or use.feed is not feed:
+            return
+        del self._uses[feed.cluster, feed.topic]
+        self._ended[feed.cluster, feed.topic] = feed.incarnation
+        use.task.cancel()
+        for listener in self.on_other_history:
+            listener(feed)
 
     def _close(self, feed: TopicFeed) -> None:
         key = (feed.cluster, feed.topic)

@@ -12,7 +12,7 @@ from typing import Final
 from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.cursor import CursorCodec, Position
-from gateway.errors import Draining
+from gateway.errors import Draining, Unavailable
 from gateway.hub.feed import TopicFeed
 from gateway.hub.hub import Hub
 from gateway.hub.pump import Pump
@@ -118,6 +118,7 @@ class Registry:
         self._keys: dict[str, Hashable] = {}
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
+        hub.on_other_history.append(self._end_all_of)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -215,6 +216,12 @@ class Registry:
     def start_cursor(self, opening: Opening, grant: Grant) -> str:
         """The cursor where the read starts."""
         return self._codec.encode(grant.contract.stream, Position(opening.vector, opening.feed.incarnation))
+
+    def _end_all_of(self, feed: TopicFeed) -> None:
+        """The topic has another history: its readers come back with their cursors, and are told of the gap then."""
+        for subscription in [one for one in self._sessions.values() if one.feed is feed]:
+            retry_after_ms = random.randint(*RETRY_MS)  # noqa: S311
+            subscription.end(Unavailable("The stream's history has changed.", retry_after_ms=retry_after_ms))
 
     async def drain(self) -> None:
         """Say goodbye to every stream, some at a time; no new ones are let in from now on."""
