@@ -249,7 +249,7 @@ def _text(path: object) -> str | None:
     return None if path is None else str(path)
 
 
-async def run(settings: Settings, *, on_ready: Callable[[Gateway], Awaitable[None]] | None = None) -> int:
+async def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once. Returns the exit code.
 
     Raises ConfigurationProblems where it cannot come up.
@@ -272,14 +272,12 @@ async def run(settings: Settings, *, on_ready: Callable[[Gateway], Awaitable[Non
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    await gateway.start()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    await gateway.start()
     loop.add_signal_handler(signal.SIGHUP, reload)
     event(log, logging.INFO, "serving", url=gateway.base_url, admin_port=gateway.admin_port, version=__version__)
     try:
-        if on_ready is not None:
-            await on_ready(gateway)
         await stopping.wait()
     finally:
         await gateway.stop()
