@@ -99,6 +99,7 @@ class Gateway:
             clock=clock,
             counters=self._counters,
             heartbeat_seconds=settings.stream.heartbeat_seconds,
+            public_url=lambda: self.base_url,
         )
         await self._open_ports(clusters, Openings(self._hub, codec, clock))
 

@@ -29,7 +29,7 @@ MAX_CHARACTERS: Final = 16_384
 _MAC_BYTES: Final = 8
 _HEAD_BYTES: Final = 7
 _MIN_WIDTH: Final = 5
-_REFUSED: Final = "The cursor is not one that this stream gave."
+REFUSED: Final = "The cursor is not one that this stream gave."
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
@@ -67,40 +67,46 @@ class CursorCodec:
         """The position in ``text``. Raises InvalidCursor, with one message whatever is wrong with it."""
         sealed = _unbase64(text)
         if len(sealed) < 2 + _MAC_BYTES + _HEAD_BYTES or sealed[0] != VERSION:
-            raise InvalidCursor(_REFUSED)
+            raise InvalidCursor(REFUSED)
         mac, hidden = sealed[2 : 2 + _MAC_BYTES], sealed[2 + _MAC_BYTES :]
         for key in self._keys:
             if key.id == sealed[1]:
                 body = key.mask(mac, hidden)
                 if hmac.compare_digest(key.mac(stream, body), mac):
                     return _parse(body)
-        raise InvalidCursor(_REFUSED)
+        raise InvalidCursor(REFUSED)
 
 
 class CursorWriter:
     """The cursor after each record of a run: moves one partition at a time and seals only what is asked for."""
 
-    __slots__ = ("_body", "_key", "_mac_base", "_position", "_vector", "_width")
+    __slots__ = ("_body", "_key", "_mac_base", "_position", "_shard", "_shards", "_vector", "_width")
 
     def __init__(self, key: _Key, stream: str, position: Position) -> None:
         self._key = key
         self._mac_base = key.mac_base(stream)
         self._position = position
-        self._vector = list(position.vector)
+        self._shard, self._shards = position.shard
+        # A shard's cursor holds its own partitions only: of the others this reader knows nothing.
+        self._vector = [
+            offset if partition % self._shards == self._shard else ABSENT
+            for partition, offset in enumerate(position.vector)
+        ]
         self._layout()
 
     def _layout(self) -> None:
         top = max(self._vector, default=0)
         # All bits set means "no position", so a vector that needs that number takes one byte more.
         self._width = max(_MIN_WIDTH, ((top + 1).bit_length() + 7) // 8)
-        shard, shards = self._position.shard
-        head = self._position.incarnation.to_bytes(4, "big") + bytes((shards, shard, self._width))
+        head = self._position.incarnation.to_bytes(4, "big") + bytes((self._shards, self._shard, self._width))
         absent = b"\xff" * self._width
         cells = [absent if n == ABSENT else n.to_bytes(self._width, "big") for n in self._vector]
         self._body = bytearray(head + b"".join(cells))
 
     def advance(self, partition: int, to: int) -> None:
-        """Move ``partition`` to ``to``, the next offset to read there."""
+        """Move ``partition`` to ``to``, the next offset to read there. Partitions of other shards do not move."""
+        if self._shards > 1 and partition % self._shards != self._shard:
+            return
         vector = self._vector
         if partition >= len(vector):
             vector.extend([ABSENT] * (partition + 1 - len(vector)))
@@ -166,8 +172,8 @@ class _Key:
 def _parse(body: bytes) -> Position:
     shards, shard, width = body[4], body[5], body[6]
     cells = body[_HEAD_BYTES:]
-    if width < _MIN_WIDTH or len(cells) % width:
-        raise InvalidCursor(_REFUSED)
+    if not shard < shards or width < _MIN_WIDTH or len(cells) % width:
+        raise InvalidCursor(REFUSED)
     absent = (1 << 8 * width) - 1
     numbers = (int.from_bytes(cells[at : at + width], "big") for at in range(0, len(cells), width))
     vector = tuple(ABSENT if number == absent else number for number in numbers)
@@ -177,12 +183,12 @@ def _parse(body: bytes) -> Position:
 def _unbase64(text: str) -> bytes:
     """Strict base64url: no padding, no foreign characters, no loose bits at the end."""
     if not text or len(text) > MAX_CHARACTERS or not text.isascii():
-        raise InvalidCursor(_REFUSED)
+        raise InvalidCursor(REFUSED)
     raw = text.encode("ascii")
     try:
         data = binascii.a2b_base64(raw.translate(bytes.maketrans(b"-_", b"+/")) + b"=" * (-len(raw) % 4))
     except binascii.Error:
-        raise InvalidCursor(_REFUSED) from None
+        raise InvalidCursor(REFUSED) from None
     if binascii.b2a_base64(data, newline=False).translate(_URL_SAFE).rstrip(b"=") != raw:
-        raise InvalidCursor(_REFUSED)
+        raise InvalidCursor(REFUSED)
     return data

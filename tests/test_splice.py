@@ -16,7 +16,8 @@ from gateway.kafka.replay import OutOfRange, Replayed
 from gateway.model import Contract, Record, RowMatch, Vector
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
 from gateway.subscription.reading import Reading
-from gateway.subscription.selector import FieldIndex, RowSelector
+from gateway.subscription.selector import FieldIndex, selector
+from gateway.subscription.shape import Shape
 from gateway.uid import RecordIdentity
 
 CODEC = CursorCodec([b"k" * 32])
@@ -97,9 +98,19 @@ class Node:
         self.topic = topic
         self.log = TopicLog(max_records=max_records, max_bytes=1 << 30, page_records=4)
         self.log.restart(start)
-        selector = None if rows is None else RowSelector(FieldIndex(self.log, rows.pointer), rows)
-        encoder = RecordEncoder(contract(), FRAMINGS["ndjson"], codec=CODEC, identity=IDENTITY, incarnation=1)
-        self.view = View(self.log, encoder, selector=selector)
+        chosen = selector(
+            rows=rows, terms=frozenset(), shard=(0, 1), index=lambda pointer: FieldIndex(self.log, pointer)
+        )
+        encoder = RecordEncoder(
+            contract(),
+            FRAMINGS["ndjson"],
+            codec=CODEC,
+            identity=IDENTITY,
+            incarnation=1,
+            shape=Shape(),
+            stream_url="http://test/v1/streams/s",
+        )
+        self.view = View(self.log, encoder, selector=chosen)
 
     def fetch(self, partition: int, most: int) -> None:
         start = self.log.head_vector[partition]

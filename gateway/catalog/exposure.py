@@ -38,10 +38,10 @@ KEYS = (
     "sla",
 )
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
+FILTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 NAME_ALLOWED = "1 to 63 of a-z 0-9 . _ -, first a letter or digit"
 
 _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
-_FILTER_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,62}")
 _LIFECYCLES: tuple[Lifecycle, ...] = get_args(Lifecycle)
 _VISIBILITIES: tuple[Visibility, ...] = get_args(Visibility)
 _TYPES: tuple[FieldType, ...] = get_args(FieldType)
@@ -206,7 +206,7 @@ def _filters(section: Section, schema: PayloadSchema) -> tuple[FilterField, ...]
     found: list[FilterField] = []
     for name, node in section.members("filters", allowed="a mapping of names to {pointer, type}"):
         path = section.path("filters")
-        if not _FILTER_NAME.fullmatch(name):
+        if not FILTER_NAME.fullmatch(name):
             allowed = "names of 1 to 63 letters, digits, _ . -, first a letter or _"
             section.problems.add(node.place, f"{path}: bad name", got=name, allowed=allowed)
         field = Section(node, f"{path}.{name}", section.problems, keys=("pointer", "type"))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.cursor import CursorWriter
 from gateway.hub.log import Page, TopicLog, Trail
@@ -173,16 +173,34 @@ class Encoder(Protocol):
         """The cursor writer of a block whose first record has the vector ``before``."""
         ...
 
-    def encode(self, block: Block, records: Sequence[Record], *, first: int, chosen: Sequence[bool] | None) -> None:
-        """Append ``records`` (log indices from ``first``) that are ``chosen`` (None: all) as entries of ``block``."""
+    def encode(self, block: Block, records: Sequence[Record], *, first: int, chosen: Sequence[int] | None) -> None:
+        """Append ``records`` (log indices from ``first``) as entries of ``block``: those at the places ``chosen``, in
+        order, or all for None."""
         ...
 
 
-class Selector(Protocol):
-    """Which records of a page belong to a view."""
+class ValueIndex(Protocol):
+    """The values of one field of a log's records, for routing."""
 
-    def choose(self, page: Page, a: int, b: int) -> Sequence[bool]:
-        """For records a ≤ k < b of the page: whether each is in."""
+    def keys_between(self, page: Page, a: int, b: int) -> set[Any]:
+        """The distinct values of records a ≤ k < b of the page."""
+        ...
+
+
+class Route(NamedTuple):
+    """A necessary condition for a record to be in a view: its value in ``field`` is one of ``keys``."""
+
+    field: ValueIndex
+    keys: frozenset[Any]
+
+
+class Selector(Protocol):
+    """Which records of a page belong to a view. ``route`` is None where no look-up can tell."""
+
+    route: Route | None
+
+    def choose(self, page: Page, a: int, b: int) -> Sequence[int]:
+        """The places a ≤ k < b of the page whose records are in, in order."""
         ...
 
     def matches(self, record: Record) -> bool:
@@ -266,7 +284,8 @@ class View:
         a, b = block.encoded_to - page.first, len(page.records)
         if a < b:
             before = block.size
-            chosen = None if self.selector is None else self.selector.choose(page, a, b)
+            # Places in the page → places in the part that is encoded now.
+            chosen = None if self.selector is None else [at - a for at in self.selector.choose(page, a, b)]
             self.encoder.encode(block, page.records[a:b], first=block.encoded_to, chosen=chosen)
             block.encoded_to = page.end
             if not self._log.grows(page):

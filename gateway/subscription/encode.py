@@ -1,26 +1,23 @@
-"""Records and control events as wire bytes, one framing per protocol.
-
-A record's JSON is the same everywhere; a framing only says what stands around it. ``members`` below are the record's
-JSON members after the cursor, closing brace included: ``"uid":…,"time":…,"data":…}``.
-"""
+"""Records and control events as wire bytes: a framing for each protocol around an envelope's JSON."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
 from gateway.cursor import CursorCodec, CursorWriter, Position
 from gateway.hub.view import Block, Gap
 from gateway.model import Contract, Record, Vector
+from gateway.subscription.envelope import FramingName, envelope_of
 from gateway.subscription.payload import Undecodable, json_text
 from gateway.subscription.projection import Projection
+from gateway.subscription.shape import Shape
 from gateway.uid import RecordIdentity
 from gateway.units import format_rfc3339
 
-FramingName = Literal["sse", "ws", "ndjson", "pull"]
 _json = msgspec.json.Encoder().encode
 
 
@@ -29,7 +26,9 @@ class Framing(Protocol):
 
     name: FramingName
 
-    def record(self, cursor: bytes, members: bytes) -> bytes: ...
+    def record(self, cursor: bytes, json: bytes) -> bytes:
+        """One record, with the envelope's JSON on one line."""
+        ...
 
     def event(self, name: str, data: Mapping[str, Any], *, cursor: str | None = None) -> bytes:
         """A control event. ``cursor``: where the stream stands, for events that a client may resume from."""
@@ -41,8 +40,8 @@ class SseFraming:
 
     name: FramingName = "sse"
 
-    def record(self, cursor: bytes, members: bytes) -> bytes:
-        return b"id: %b\ndata: {%b\n\n" % (cursor, members)
+    def record(self, cursor: bytes, json: bytes) -> bytes:
+        return b"id: %b\ndata: %b\n\n" % (cursor, json)
 
     def event(self, name: str, data: Mapping[str, Any], *, cursor: str | None = None) -> bytes:
         place = f"id: {cursor}\n".encode() if cursor else b""
@@ -57,8 +56,8 @@ class NdjsonFraming:
 
     name: FramingName = "ndjson"
 
-    def record(self, cursor: bytes, members: bytes) -> bytes:
-        return b'{"type":"record","id":"%b",%b\n' % (cursor, members)
+    def record(self, cursor: bytes, json: bytes) -> bytes:
+        return json + b"\n"
 
     def event(self, name: str, data: Mapping[str, Any], *, cursor: str | None = None) -> bytes:
         return _typed(name, data, cursor) + b"\n"
@@ -69,8 +68,8 @@ class WebSocketFraming:
 
     name: FramingName = "ws"
 
-    def record(self, cursor: bytes, members: bytes) -> bytes:
-        return text_frame(b'{"type":"record","id":"%b",%b' % (cursor, members))
+    def record(self, cursor: bytes, json: bytes) -> bytes:
+        return text_frame(json)
 
     def event(self, name: str, data: Mapping[str, Any], *, cursor: str | None = None) -> bytes:
         return text_frame(_typed(name, data, cursor))
@@ -81,8 +80,8 @@ class PullFraming:
 
     name: FramingName = "pull"
 
-    def record(self, cursor: bytes, members: bytes) -> bytes:
-        return b'{"id":"%b",%b,' % (cursor, members)
+    def record(self, cursor: bytes, json: bytes) -> bytes:
+        return json + b","
 
     def event(self, name: str, data: Mapping[str, Any], *, cursor: str | None = None) -> bytes:
         return b""
@@ -111,7 +110,7 @@ def text_frame(payload: bytes) -> bytes:
 
 
 class RecordEncoder:
-    """Encodes one contract's records for one framing; implements the view's ``Encoder``."""
+    """Encodes one contract's records in one shape and framing; implements the view's ``Encoder``."""
 
     def __init__(
         self,
@@ -121,23 +120,27 @@ class RecordEncoder:
         codec: CursorCodec,
         identity: RecordIdentity,
         incarnation: int,
+        shape: Shape,
+        stream_url: str,
     ) -> None:
         self._stream = contract.stream
         self._codec = codec
         self._identity = identity
         self._incarnation = incarnation
+        self._shard = shape.shard
         self._framing = framing
+        self._envelope = envelope_of(shape.envelope, contract, framing.name, stream_url=stream_url)
         self._is_json = contract.is_json
-        self._projection = None if contract.projection is None else Projection(contract.projection)
+        self._projection = None if shape.projection is None else Projection(shape.projection)
         self._key_exposed = contract.key_exposed
         self._headers = contract.headers
         self._time_second = -1
         self._time_prefix = b""
 
     def begin(self, before: Vector) -> CursorWriter:
-        return self._codec.writer(self._stream, Position(before, self._incarnation))
+        return self._codec.writer(self._stream, Position(before, self._incarnation, self._shard))
 
-    def encode(self, block: Block, records: Sequence[Record], *, first: int, chosen: Sequence[bool] | None) -> None:
+    def encode(self, block: Block, records: Sequence[Record], *, first: int, chosen: Sequence[int] | None) -> None:
         writer = block.writer
         if writer is None:
             raise ValueError("the block has no cursor writer: begin() gives it one")
@@ -146,10 +149,9 @@ class RecordEncoder:
         end, data_end = (ends[-1], data_ends[-1]) if ends else (0, 0)
         parts: list[bytes] = []
         bad_from: bytes | None = None
-        for at, record in enumerate(records):
-            if chosen is not None and not chosen[at]:
-                advance(record.partition, record.next)
-                continue
+        # What is not chosen does not move the cursors between: resuming only looks at it again.
+        for at in range(len(records)) if chosen is None else chosen:
+            record = records[at]
             try:
                 body, cost = self._data(record.value)
             except Undecodable:
@@ -167,7 +169,8 @@ class RecordEncoder:
                 end = self._close_gap(block, parts, bad_from, seal())
                 bad_from = None
             advance(record.partition, record.next)
-            part = frame(seal(), self._members(record, body))
+            cursor = seal()
+            part = frame(cursor, self._spell(cursor, record, body))
             parts.append(part)
             end += len(part)
             data_end += cost
@@ -187,34 +190,31 @@ class RecordEncoder:
         block.ends[-1] += len(part)
         return block.ends[-1]
 
-    def _members(self, record: Record, body: bytes) -> bytes:
-        """Everything of a record after its cursor."""
+    def _spell(self, cursor: bytes, record: Record, body: bytes) -> bytes:
+        """The record in its envelope."""
         key = headers = b""
         if self._key_exposed and record.key is not None:
-            key = _text_member(b"key", record.key)
+            key = self._envelope.key(record.key)
         if self._headers:
             headers = self._exposed(record.headers)
         uid = self._identity.uid(record.partition, record.offset)
-        return b'"uid":"%b",%b%b"time":"%b",%b}' % (uid, key, headers, self._time(record.timestamp), body)
+        return self._envelope.spell(cursor, uid, key + headers, self._time(record.timestamp), body)
 
     def _data(self, value: bytes | None) -> tuple[bytes, int]:
-        """The data member and its metered bytes: the length of ``data`` as sent; of base64, of what it decodes to."""
+        """The payload's JSON text and its metered bytes: its own length; of base64, of what it decodes to."""
         if value is None:
-            return b'"data":null', 4
+            return b"null", 4
         if not self._is_json:
-            return b'"data_base64":"%b"' % base64.b64encode(value), len(value)
+            return b'"%b"' % base64.b64encode(value), len(value)
         text = json_text(value)
         if self._projection is not None:
             text = self._projection.apply(text)
-        return b'"data":' + text, len(text)
+        return text, len(text)
 
     def _exposed(self, headers: tuple[tuple[str, bytes], ...]) -> bytes:
         """The headers that the contract lists; of several with one name the last, as Kafka's own clients read them."""
         found = {name: value for name, value in headers if name in self._headers}
-        if not found:
-            return b""
-        spelled = {name: value.decode("utf-8", "backslashreplace") for name, value in found.items()}
-        return b'"headers":%b,' % _json(spelled)
+        return self._envelope.headers(found) if found else b""
 
     def _time(self, millis: int) -> bytes:
         second, rest = divmod(millis, 1000)
@@ -222,11 +222,3 @@ class RecordEncoder:
             self._time_second = second
             self._time_prefix = format_rfc3339(second * 1000)[:-4].encode()
         return b"%b%03dZ" % (self._time_prefix, rest)
-
-
-def _text_member(name: bytes, value: bytes) -> bytes:
-    """A member of text where the bytes are UTF-8, else ``<name>_base64``."""
-    try:
-        return b'"%b":%b,' % (name, _json(value.decode("utf-8")))
-    except UnicodeDecodeError:
-        return b'"%b_base64":"%b",' % (name, base64.b64encode(value))

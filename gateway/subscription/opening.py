@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from gateway.clock import Clock
+from gateway.cursor import REFUSED as OTHER_CURSOR
 from gateway.cursor import CursorCodec, Position
 from gateway.errors import CursorExpired, InvalidCursor, ReplayNotAllowed
 from gateway.hub.feed import TopicFeed
@@ -60,8 +61,9 @@ class Openings:
         """
         start = request.start
         position = self._codec.decode(start.cursor, stream=contract.stream) if start.at == "cursor" else None
-        if position is not None and position.shard != (0, 1):
-            raise InvalidCursor("The cursor is not one that this stream gave.")
+        if position is not None and position.shard != request.shard:
+            # A shard's cursor knows its own partitions only: read in another split it would skip.
+            raise InvalidCursor(OTHER_CURSOR)
         _check_replay(contract, start.at)
         feed = await self._hub.acquire(contract.cluster, contract.topic)
         try:
@@ -77,6 +79,18 @@ class Openings:
         if request.start.at == "latest":
             return Opening(feed, feed.log.head_vector)
         floor = await self._floor(contract)
+        opening = await self._from_the_past(contract, request, position, feed, floor)
+        shard, shards = request.shard
+        if shards == 1:
+            return opening
+        # Of other shards' partitions nothing is wanted: they stand at the head, so that nobody replays them.
+        head = feed.log.head_vector
+        vector = tuple(at if p % shards == shard or p >= len(head) else head[p] for p, at in enumerate(opening.vector))
+        return replace(opening, vector=vector)
+
+    async def _from_the_past(
+        self, contract: Contract, request: ReadRequest, position: Position | None, feed: TopicFeed, floor: _Floor
+    ) -> Opening:
         if request.start.at == "earliest":
             return Opening(feed, floor.vector)
         if position is not None:
@@ -84,7 +98,7 @@ class Openings:
         else:
             opening = await self._at_time(contract, request.start.millis, feed, floor)
         if opening.skipped is not None and request.on_gap == "error":
-            earliest = self._codec.encode(contract.stream, Position(opening.vector, feed.incarnation))
+            earliest = self._codec.encode(contract.stream, Position(opening.vector, feed.incarnation, request.shard))
             raise CursorExpired(
                 "Records after the given start are gone.",
                 extensions={"earliest": earliest, "reason": opening.skipped.reason},

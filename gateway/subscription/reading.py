@@ -190,12 +190,17 @@ class Reading:
             return page.records[self._index - page.first].timestamp
         return self._last_time if self.mode == "replay" else None
 
-    def remaining(self) -> int:
-        """Records between here and the head: exact in the log, by offsets before it."""
-        if self.mode == "shared" and not self._queue and self._index >= self._log.first:
+    def remaining(self, shard: tuple[int, int] = (0, 1)) -> int:
+        """Records between here and the head: exact in the log, by offsets before it and for a shard."""
+        index, count = shard
+        if count == 1 and self.mode == "shared" and not self._queue and self._index >= self._log.first:
             return self._log.head - self._index
         here = self.vector()
-        return sum(max(0, head - here[p]) for p, head in enumerate(self._log.head_vector) if p < len(here))
+        return sum(
+            max(0, head - here[p])
+            for p, head in enumerate(self._log.head_vector)
+            if p < len(here) and p % count == index
+        )
 
     def close(self) -> None:
         """Stop the replay, if one is running. Nothing that was taken is affected."""
@@ -292,7 +297,7 @@ class Reading:
     def _push(self, records: Sequence[Record]) -> None:
         """Queue ``records`` as a run encoded from the vector reached, and move that vector behind them."""
         selector = self._view.selector
-        chosen = None if selector is None else [selector.matches(record) for record in records]
+        chosen = None if selector is None else [at for at, one in enumerate(records) if selector.matches(one)]
         start = tuple(self._reached)
         run = _Run(Block(0), Trail(0, start), records)
         run.block.writer = self._view.encoder.begin(start)

@@ -22,7 +22,8 @@ from gateway.model import Grant, Transport, Vector
 from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
 from gateway.subscription.opening import Opening
 from gateway.subscription.reading import Reading
-from gateway.subscription.selector import FieldIndex, RowSelector
+from gateway.subscription.selector import FieldIndex, selector
+from gateway.subscription.shape import Shape
 from gateway.subscription.subscription import Outlet, Subscription
 from gateway.subscription.wheel import TimerWheel
 
@@ -40,9 +41,10 @@ class _Teller:
     incarnation: int
     codec: CursorCodec
     framing: Framing
+    shard: tuple[int, int]
 
     def cursor(self, vector: Vector) -> str:
-        return self.codec.encode(self.stream, Position(vector, self.incarnation))
+        return self.codec.encode(self.stream, Position(vector, self.incarnation, self.shard))
 
     def gap(self, gap: Gap) -> bytes:
         return self.framing.event("gap", gap.data(), cursor=gap.resumed_at.decode())
@@ -64,12 +66,12 @@ class _TopicHistory:
 class PullRead:
     """A read of one pull request: a reading that gives its view back."""
 
-    def __init__(self, registry: Registry, opening: Opening, grant: Grant, *, limit: int) -> None:
+    def __init__(self, registry: Registry, opening: Opening, grant: Grant, shape: Shape, *, limit: int) -> None:
         self._ready = asyncio.Event()
         self.feed = opening.feed
         self.queued = False
-        self._key, view = registry.view(opening.feed, grant, FRAMINGS["pull"])
-        self._teller = registry.teller(opening.feed, grant, FRAMINGS["pull"])
+        self._key, view = registry.view(opening.feed, grant, shape, FRAMINGS["pull"])
+        self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
         self.reading = registry.reading(
             opening, view, self._teller, grant, on_ready=self._ready.set, replay_records=limit, runs_ahead=1
         )
@@ -107,7 +109,9 @@ class Registry:
         clock: Clock,
         counters: Counters,
         heartbeat_seconds: float,
+        public_url: Callable[[], str],
     ) -> None:
+        self._public_url = public_url
         self._hub = hub
         self._codec = codec
         self._pump = pump
@@ -132,23 +136,32 @@ class Registry:
         """A name for a read: unguessable, and not a secret."""
         return secrets.token_urlsafe(12)
 
-    def teller(self, feed: TopicFeed, grant: Grant, framing: Framing) -> _Teller:
-        return _Teller(grant.contract.stream, feed.incarnation, self._codec, framing)
+    def teller(self, feed: TopicFeed, grant: Grant, shape: Shape, framing: Framing) -> _Teller:
+        return _Teller(grant.contract.stream, feed.incarnation, self._codec, framing, shape.shard)
 
-    def view(self, feed: TopicFeed, grant: Grant, framing: Framing) -> tuple[Hashable, View]:
-        """The shared view for this grant, with one more reader, and the key to give it back by."""
+    def view(self, feed: TopicFeed, grant: Grant, shape: Shape, framing: Framing) -> tuple[Hashable, View]:
+        """The shared view for this grant and shape, with one more reader, and the key to give it back by."""
         contract = grant.contract
-        key = (contract.stream, contract.version, contract.projection, grant.rows, framing.name)
+        # The contract itself is part of the key: after a reload, readers of the old one keep their view.
+        key = (contract.stream, id(contract), shape, grant.rows, framing.name)
 
         def make(feed: TopicFeed) -> View:
             encoder = RecordEncoder(
-                contract, framing, codec=self._codec, identity=feed.identity, incarnation=feed.incarnation
+                contract,
+                framing,
+                codec=self._codec,
+                identity=feed.identity,
+                incarnation=feed.incarnation,
+                shape=shape,
+                stream_url=f"{self._public_url()}/v1/streams/{contract.stream}",
             )
-            if grant.rows is None:
-                return View(feed.log, encoder)
-            pointer = grant.rows.pointer
-            index = feed.shared(("field", pointer), lambda: FieldIndex(feed.log, pointer))
-            return View(feed.log, encoder, selector=RowSelector(index, grant.rows))
+            chosen = selector(
+                rows=grant.rows,
+                terms=shape.terms,
+                shard=shape.shard,
+                index=lambda pointer: feed.shared(("field", pointer), lambda: FieldIndex(feed.log, pointer)),
+            )
+            return View(feed.log, encoder, selector=chosen)
 
         return key, feed.view(key, make)
 
@@ -180,11 +193,11 @@ class Registry:
         return reading
 
     def subscribe(
-        self, opening: Opening, grant: Grant, *, session: str, transport: Transport, outlet: Outlet
+        self, opening: Opening, grant: Grant, shape: Shape, *, session: str, transport: Transport, outlet: Outlet
     ) -> Subscription:
         """An open stream over ``outlet``; delivers from now on, and gives everything back when it ends."""
-        key, view = self.view(opening.feed, grant, outlet.framing)
-        teller = self.teller(opening.feed, grant, outlet.framing)
+        key, view = self.view(opening.feed, grant, shape, outlet.framing)
+        teller = self.teller(opening.feed, grant, shape, outlet.framing)
         subscription = Subscription(
             session=session,
             grant=grant,
@@ -213,9 +226,10 @@ class Registry:
         """Give back the feed that the opening took."""
         self._hub.release(opening.feed)
 
-    def start_cursor(self, opening: Opening, grant: Grant) -> str:
+    def start_cursor(self, opening: Opening, grant: Grant, shape: Shape) -> str:
         """The cursor where the read starts."""
-        return self._codec.encode(grant.contract.stream, Position(opening.vector, opening.feed.incarnation))
+        position = Position(opening.vector, opening.feed.incarnation, shape.shard)
+        return self._codec.encode(grant.contract.stream, position)
 
     def _end_all_of(self, feed: TopicFeed) -> None:
         """The topic has another history: its readers come back with their cursors, and are told of the gap then."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
 from gateway.errors import AmbiguousCredentials, BadRequest, InvalidParameter, UnknownParameter
@@ -29,9 +29,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """One read as asked for. ``limit``, ``max_bytes`` and ``wait_seconds`` matter to pull only."""
+    """One read as asked for. ``shard`` is (index, count). The last three matter to pull only."""
 
     start: Start = Start()
+    filters: tuple[str, ...] = ()
+    fields: str | None = None
+    envelope: Literal["record", "cloudevents", "none"] = "record"
+    shard: tuple[int, int] = (0, 1)
     on_gap: Literal["continue", "error"] = "continue"
     limit: int = 100
     max_bytes: int = 1024 * 1024
@@ -39,11 +43,16 @@ class ReadRequest:
 
 
 PULL_ONLY: Final = ("limit", "max_bytes", "wait")
-EVERYWHERE: Final = ("from", "cursor", "last_event_id", "on_gap", "envelope")
+EVERYWHERE: Final = ("from", "cursor", "last_event_id", "on_gap", "filter", "fields", "envelope", "shard")
+ENVELOPES: Final = ("record", "cloudevents", "none")
+MAX_SHARDS: Final = 64
 
 
-def parse_query(query: bytes) -> dict[str, str]:
-    """The query's parameters, each once. Raises BadRequest for what cannot be read, is empty or stands twice."""
+def parse_query(query: bytes, *, repeatable: tuple[str, ...] = ()) -> dict[str, list[str]]:
+    """The query's parameters, each once but the repeatable ones.
+
+    Raises BadRequest for what cannot be read, is empty or stands twice.
+    """
     try:
         pairs = parse_qsl(
             query.decode("ascii"),
@@ -55,13 +64,13 @@ def parse_query(query: bytes) -> dict[str, str]:
         raise BadRequest("The query string is not UTF-8.") from None
     except ValueError:
         raise BadRequest(f"The query string has more than {MAX_PARAMETERS} parameters.") from None
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for name, value in pairs:
-        if name in found:
+        if name in found and name not in repeatable:
             raise InvalidParameter(f"The parameter {_show(name)} is given twice; once is allowed.")
         if not value:
             raise InvalidParameter(f"The parameter {_show(name)} is empty; leave it out or give it a value.")
-        found[name] = value
+        found.setdefault(name, []).append(value)
     return found
 
 
@@ -70,7 +79,8 @@ def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None 
 
     Raises UnknownParameter and InvalidParameter, each naming what is allowed.
     """
-    given = parse_query(query)
+    every = parse_query(query, repeatable=("filter",))
+    given = {name: values[0] for name, values in every.items()}
     allowed = EVERYWHERE + (PULL_ONLY if transport == "pull" else ())
     for name in given:
         if name in ("access_token", "token"):
@@ -79,10 +89,13 @@ def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None 
             raise InvalidParameter(f"The parameter {name} belongs to HTTP pull only.")
         if name not in allowed:
             raise UnknownParameter(f"The parameter {_show(name)} is not known here; allowed: {', '.join(allowed)}.")
-    _choice(given, "envelope", ("record",), "record")
     return ReadRequest(
         start=_start(given, last_event_id),
-        on_gap="error" if _choice(given, "on_gap", ("continue", "error"), "continue") == "error" else "continue",
+        filters=tuple(every.get("filter", ())),
+        fields=given.get("fields"),
+        envelope=_choice(given, "envelope", ENVELOPES, "record"),
+        shard=_shard(given.get("shard")),
+        on_gap=_choice(given, "on_gap", ("continue", "error"), "continue"),
         limit=_whole(given, "limit", 1, 1000, 100),
         max_bytes=_whole(given, "max_bytes", 1, _MAX_BYTES, 1024 * 1024),
         wait_seconds=_seconds(given, "wait", 30, 0),
@@ -124,7 +137,19 @@ def _from(text: str) -> Start:
     return Start("time", millis=millis)
 
 
-def _choice(given: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> str:
+def _shard(text: str | None) -> tuple[int, int]:
+    if text is None:
+        return (0, 1)
+    match = re.fullmatch(r"([0-9]{1,2})/([0-9]{1,2})", text, re.ASCII)
+    index, count = (int(part) for part in match.groups()) if match else (0, 0)
+    if not 0 <= index < count <= MAX_SHARDS:
+        raise InvalidParameter(
+            f"shard={_show(text)} is not allowed; write i/n with 0 ≤ i < n ≤ {MAX_SHARDS}, for example 0/4."
+        )
+    return (index, count)
+
+
+def _choice(given: Mapping[str, str], name: str, allowed: tuple[str, ...], default: str) -> Any:
     value = given.get(name, default)
     if value not in allowed:
         raise InvalidParameter(f"{name}={_show(value)} is not allowed; allowed: {', '.join(allowed)}.")

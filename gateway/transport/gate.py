@@ -12,6 +12,7 @@ from gateway.auth.policy import decide
 from gateway.auth.tokens import TokenVerifier, parse_bearer
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
+from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.errors import AmbiguousCredentials, BadRequest, GatewayError, TokenInvalid, TokenMissing
@@ -21,6 +22,7 @@ from gateway.subscription.encode import Framing
 from gateway.subscription.opening import Opening, Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.request import ReadRequest, parse_read
+from gateway.subscription.shape import Shape, shape_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +73,8 @@ class Gate:
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
         return principal
 
-    def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest]:
-        """The grant and the parsed request of a read."""
+    def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
+        """The grant, the parsed request and the shape of a read."""
         stream = scope["path_params"]["stream"]
         known = self.snapshot().contracts
         contract = known.get(stream)
@@ -82,11 +84,13 @@ class Gate:
                 self.principal(scope), contract, self.snapshot().catalog, transport=transport, now=self._clock.now()
             )
             request = parse_read(scope["query_string"], transport=transport, last_event_id=_last_event_id(scope))
+            filters = visible_filters(grant.contract)
+            shape = shape_of(grant.contract, request, transport=transport, filters=filters)
         except GatewayError as error:
             self.counters.count_open(stream if contract else None, protocol=transport, outcome=error.code)
             raise
         scope["state"]["access_fields"].update(tenant=grant.tenant, stream=stream, transport=transport)
-        return grant, request
+        return grant, request, shape
 
     @asynccontextmanager
     async def open(self, grant: Grant, request: ReadRequest, *, transport: Transport) -> AsyncIterator[Opening]:
@@ -103,14 +107,14 @@ class Gate:
         finally:
             self.registry.release(opening)
 
-    def welcome(self, opening: Opening, grant: Grant, *, session: str, framing: Framing) -> bytes:
+    def welcome(self, opening: Opening, grant: Grant, shape: Shape, *, session: str, framing: Framing) -> bytes:
         """The first frame of a WebSocket or NDJSON read."""
         said = events.welcome(grant, session=session, heartbeat_seconds=self.registry.heartbeat_seconds)
-        return framing.event("welcome", said, cursor=self.registry.start_cursor(opening, grant))
+        return framing.event("welcome", said, cursor=self.registry.start_cursor(opening, grant, shape))
 
-    def stream_headers(self, opening: Opening, grant: Grant) -> list[tuple[bytes, bytes]]:
+    def stream_headers(self, opening: Opening, grant: Grant, shape: Shape) -> list[tuple[bytes, bytes]]:
         """Headers that every read's answer has."""
-        headers = [(b"gateway-start-cursor", self.registry.start_cursor(opening, grant).encode("ascii"))]
+        headers = [(b"gateway-start-cursor", self.registry.start_cursor(opening, grant, shape).encode("ascii"))]
         return headers + lifecycle_headers(grant)
 
 

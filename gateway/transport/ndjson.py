@@ -20,7 +20,7 @@ _FRAMING = FRAMINGS["ndjson"]
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
-    grant, request = gate.admit(scope, transport=TRANSPORT)
+    grant, request, shape = gate.admit(scope, transport=TRANSPORT)
     async with gate.open(grant, request, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         headers = [
@@ -28,18 +28,20 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
             (b"cache-control", b"no-store, no-transform"),
             (b"x-accel-buffering", b"no"),
             (b"gateway-session", session.encode("ascii")),
-            *gate.stream_headers(opening, grant),
+            *gate.stream_headers(opening, grant, shape),
         ]
-        hello = gate.welcome(opening, grant, session=session, framing=_FRAMING)
+        hello = gate.welcome(opening, grant, shape, session=session, framing=_FRAMING)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": hello, "more_body": True})
         if WRITER_EXTENSION not in (scope.get("extensions") or {}):
             queued = QueuedOutlet(_FRAMING)
-            gate.registry.subscribe(opening, grant, session=session, transport=TRANSPORT, outlet=queued)
+            gate.registry.subscribe(opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued)
             await _send_queued(queued, receive, send)
             return
         outlet = DirectHttpOutlet(scope["extensions"][WRITER_EXTENSION](), _FRAMING)
-        subscription = gate.registry.subscribe(opening, grant, session=session, transport=TRANSPORT, outlet=outlet)
+        subscription = gate.registry.subscribe(
+            opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
+        )
         await outlet.serve(subscription, send)
 
 

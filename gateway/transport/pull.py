@@ -13,6 +13,7 @@ from gateway.errors import Unavailable
 from gateway.model import Grant, Transport
 from gateway.subscription.registry import PullRead
 from gateway.subscription.request import ReadRequest
+from gateway.subscription.shape import Shape
 from gateway.transport.gate import Gate
 
 TRANSPORT: Transport = "pull"
@@ -23,14 +24,14 @@ REPLAY_SECONDS: Final = 5.0
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
-    grant, request = gate.admit(scope, transport=TRANSPORT)
+    grant, request, shape = gate.admit(scope, transport=TRANSPORT)
     page = _Page(request)
     async with gate.open(grant, request, transport=TRANSPORT) as opening:
-        headers = gate.stream_headers(opening, grant)
-        read = PullRead(gate.registry, opening, grant, limit=request.limit)
+        headers = gate.stream_headers(opening, grant, shape)
+        read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
         try:
             await page.fill(read, draining=gate.registry.draining, receive=receive)
-            body = page.body(read, grant)
+            body = page.body(read, grant, shape)
         finally:
             read.close()
     deliveries = gate.counters.stream(grant.contract.stream).by_protocol[TRANSPORT]
@@ -98,7 +99,7 @@ class _Page:
             if piece.gap is not None:
                 self._gaps.append({"before": self.records, **piece.gap.data()})
 
-    def body(self, read: PullRead, grant: Grant) -> bytes:
+    def body(self, read: PullRead, grant: Grant, shape: Shape) -> bytes:
         following = read.reading.next_time()
         tail: dict[str, Any] = {
             "next_cursor": read.cursor(),
@@ -106,7 +107,7 @@ class _Page:
         }
         if grant.rows is None:
             # With a row filter the lag would tell the volume of others.
-            tail["lag"] = read.reading.remaining()
+            tail["lag"] = read.reading.remaining(shape.shard)
         tail |= {"throttled_ms": 0, "gaps": self._gaps}
         records = b"".join(self._parts)[:-1]
         return b'{"records":[%b],%b' % (records, msgspec.json.encode(tail)[1:])

@@ -23,28 +23,30 @@ _NEVER_SECONDS = 10**9
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
-    grant, request = gate.admit(scope, transport=TRANSPORT)
+    grant, request, shape = gate.admit(scope, transport=TRANSPORT)
     async with gate.open(grant, request, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         headers = [
             (b"cache-control", b"no-store, no-transform"),
             (b"x-accel-buffering", b"no"),
             (b"gateway-session", session.encode("ascii")),
-            *gate.stream_headers(opening, grant),
+            *gate.stream_headers(opening, grant, shape),
         ]
         # The stream's own jitter: after a lost connection its readers do not come back all at once.
         hello = b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311
         if WRITER_EXTENSION not in (scope.get("extensions") or {}):
             queued = QueuedOutlet(_FRAMING)
             queued.say(hello)
-            gate.registry.subscribe(opening, grant, session=session, transport=TRANSPORT, outlet=queued)
+            gate.registry.subscribe(opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued)
             await _send_queued(queued, headers, scope, receive, send)
             return
         headers.append((b"content-type", MEDIA_TYPE.encode("ascii")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": hello, "more_body": True})
         outlet = DirectHttpOutlet(scope["extensions"][WRITER_EXTENSION](), _FRAMING)
-        subscription = gate.registry.subscribe(opening, grant, session=session, transport=TRANSPORT, outlet=outlet)
+        subscription = gate.registry.subscribe(
+            opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
+        )
         await outlet.serve(subscription, send)
 
 

@@ -28,11 +28,11 @@ _COMMANDS = "pause, resume"
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
-    grant, request = gate.admit(scope, transport=TRANSPORT)
+    grant, request, shape = gate.admit(scope, transport=TRANSPORT)
     async with gate.open(grant, request, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
-        headers = [(b"gateway-session", session.encode("ascii")), *gate.stream_headers(opening, grant)]
+        headers = [(b"gateway-session", session.encode("ascii")), *gate.stream_headers(opening, grant, shape)]
         await receive()
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": headers})
         outlet: DirectWebSocketOutlet | QueuedOutlet
@@ -41,8 +41,10 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         else:
             # Lines are messages with a line end: what the server wants one by one is cut out of the same bytes.
             outlet = QueuedOutlet(_LINES)
-        outlet.say(gate.welcome(opening, grant, session=session, framing=outlet.framing))
-        subscription = gate.registry.subscribe(opening, grant, session=session, transport=TRANSPORT, outlet=outlet)
+        outlet.say(gate.welcome(opening, grant, shape, session=session, framing=outlet.framing))
+        subscription = gate.registry.subscribe(
+            opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
+        )
         sending = asyncio.ensure_future(_send_queued(outlet, send)) if isinstance(outlet, QueuedOutlet) else None
         try:
             await _listen(subscription, receive)
