@@ -35,13 +35,16 @@ from gateway.server.loop import run_loop
 from gateway.subscription.opening import Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.wheel import TimerWheel
+from gateway.transport.cors import OriginNaming, Preflights, own_origin
 from gateway.transport.gate import Gate
 from gateway.transport.middleware import RequestMiddleware, route_app
 from gateway.transport.routes import routes
 
 log = logging.getLogger("gateway.app")
-PREFILL_RECORDS: Final = 2_000
-PREFILL_BYTES: Final = 16 * 1024 * 1024
+PREFILL_RECORDS: Final = 50_000
+PREFILL_BYTES: Final = 32 * 1024 * 1024
+"""What a log reads back when it starts, so that readers who reconnect after a restart find their place in it."""
+
 CLOSE_SHARE: Final = 0.5
 """The part of the drain that is kept for connections to close after their goodbye."""
 
@@ -85,6 +88,7 @@ class Gateway:
             clock=clock,
             ring_records=settings.stream.ring_records,
             ring_bytes=settings.stream.ring_bytes,
+            memory_bytes=settings.stream.memory_bytes,
             linger_seconds=settings.stream.linger_seconds,
             uid_key=bytes.fromhex(uid_key),
             incarnation=self._control.incarnation,
@@ -140,7 +144,7 @@ class Gateway:
             name="http",
         )
 
-    def _public_app(self, openings: Openings) -> RequestMiddleware:
+    def _public_app(self, openings: Openings) -> OriginNaming:
         gate = Gate(
             snapshot=self._control.snapshot,
             openings=openings,
@@ -149,7 +153,12 @@ class Gateway:
             clock=self._clock,
             public_url=lambda: self.base_url,
         )
-        return RequestMiddleware(route_app(routes(gate)), observe=self._counters.count_request)
+
+        def origins() -> frozenset[str]:
+            return self._control.snapshot().catalog.origins | {own_origin(self.base_url)}
+
+        app = Preflights(route_app(routes(gate)), origins=origins)
+        return OriginNaming(RequestMiddleware(app, observe=self._counters.count_request), origins=origins)
 
     @property
     def base_url(self) -> str:

@@ -20,6 +20,7 @@
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
     ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
+    ├── TooManyViews               429  4429
     ├── TooSlow                         4408
     └── Unavailable                503  4503  come back later; Draining
         Internal                   500  4500
@@ -347,6 +348,26 @@ class CursorExpired(Gone):
     code = "cursor_expired"
     title = "Cursor expired"
     action = "Go on from the earliest cursor in the answer, knowing that records between are lost."
+
+
+class TooManyViews(GatewayError):
+    """One more filter or set of fields than a tenant, or a stream, may have open on one node."""
+
+    code = "too_many_views"
+    status = 429
+    close_code = 4429
+    title = "Too many different filters"
+    action = "Close reads you do not need, or use the same filter and fields in several."
+
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        retry_after_ms: int | None = 5000,
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail, retry_after_ms=retry_after_ms, headers=headers, extensions=extensions)
 
 
 class TooSlow(GatewayError):

@@ -31,6 +31,7 @@ class _Index:
     rights: Mapping[str, tuple[Right, ...]] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     plans: Mapping[str, Plan] = field(default_factory=dict)
+    origins: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,12 +89,20 @@ class Catalog:
                 rights={tenant.name: _rights(tenant, latest, streams) for tenant in sorted_tenants},
                 tenants={tenant.name: tenant for tenant in sorted_tenants},
                 plans=latest,
+                origins=frozenset(
+                    origin for tenant in sorted_tenants for one in tenant.applications for origin in one.origins
+                ),
             ),
         )
 
     def application(self, issuer: str, client_id: str) -> tuple[Tenant, Application] | None:
         """The application that a token's (issuer name, client_id) names, and its tenant."""
         return self._index.applications.get((issuer, client_id))
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """Every origin that any application lists."""
+        return self._index.origins
 
     def tenant(self, name: str) -> Tenant | None:
         """A tenant by name."""

@@ -68,7 +68,9 @@ class _Reading:
         earliest, latest = await self._offsets.bounds(self._topic)
         self._ends_at = asyncio.get_running_loop().time() + READ_SECONDS
         until, width = latest, self._count
-        while until != earliest and not self._is_over() and len(self._records) < self._count:
+        while len(self._records) < self._count and not self._is_over():
+            if all(end <= begin for begin, end in zip(earliest, until, strict=True)):
+                break
             start = shares(earliest, until, count=width)
             await self._read_stretch(start, until)
             # Aborted, compacted and control records take offsets and give nothing: each turn reaches further back.

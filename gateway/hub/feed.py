@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from typing import TypeVar, cast
+from typing import Protocol, TypeVar, cast
 
 from gateway.clock import Clock
 from gateway.hub.log import TopicLog
 from gateway.hub.pump import Pump, Pumped
-from gateway.hub.view import View
+from gateway.hub.view import Route, ValueIndex, View
 from gateway.model import Record, Vector
 from gateway.uid import RecordIdentity
 
@@ -33,6 +33,7 @@ class TopicFeed:
         incarnation: int,
         identity: RecordIdentity,
         on_other_history: Callable[[TopicFeed], None],
+        on_flush: Callable[[], None],
     ) -> None:
         self.cluster = cluster
         self.topic = topic
@@ -44,17 +45,25 @@ class TopicFeed:
         self.down_reason: str | None = None
         self.last_append_monotonic = clock.monotonic()
         self._on_other_history = on_other_history
+        self._on_flush = on_flush
         self._clock = clock
         self._pump = pump
         self._views: dict[Hashable, View] = {}
         self._shared: dict[Hashable, object] = {}
         self._listeners: dict[Pumped, None] = {}
+        self._routes: dict[int, _Waiting] = {}
+        self._flushed = 0
 
     # ---- the Kafka reader's side ---------------------------------------------------------------------------------
 
     def start(self, vector: Vector) -> None:
         before = self.log.head_vector
+        for waiting in self._routes.values():
+            # Who rests for a value has not been moved for a while; what is lost now is lost from here on.
+            waiting.settle(self.log.head)
         self.log.restart(vector)
+        for waiting in self._routes.values():
+            waiting.wake_all(self._pump.ready)
         if any(new < old for new, old in zip(vector, before, strict=False)) or len(vector) < len(before):
             # Offsets that were read do not exist any more: the topic was made anew, or lost its end.
             self._on_other_history(self)
@@ -64,17 +73,20 @@ class TopicFeed:
         self.last_append_monotonic = self._clock.monotonic()
 
     def flush(self) -> None:
-        """Wake everybody who waits, each time starting with another one."""
-        listeners = self._listeners
-        if not listeners:
-            return
+        """Wake those for whom something may have come, each time starting with another one."""
+        start, self._flushed = max(self._flushed, self.log.first), self.log.head
         ready = self._pump.ready
-        for listener in listeners:
-            ready(listener)
-        first = next(iter(listeners))
-        del listeners[first]
-        listeners[first] = None
+        listeners = self._listeners
+        if listeners:
+            for listener in listeners:
+                ready(listener)
+            first = next(iter(listeners))
+            del listeners[first]
+            listeners[first] = None
+        for waiting in self._routes.values():
+            waiting.wake(self.log, start, ready)
         self._pump.run()
+        self._on_flush()
 
     def live(self) -> None:
         self.down_reason = None
@@ -91,8 +103,18 @@ class TopicFeed:
         """Give ``reader`` a turn whenever records arrive."""
         self._listeners[reader] = None
 
+    def listen_for(self, reader: RoutedReader, route: Route) -> None:
+        """Give ``reader`` a turn only when records arrive that the route lets through."""
+        found = self._routes.get(id(route.field))
+        if found is None:
+            found = self._routes[id(route.field)] = _Waiting(route.field)
+        found.add(reader, route.keys)
+
     def forget(self, reader: Pumped) -> None:
+        """No more turns for ``reader``, however it listens."""
         self._listeners.pop(reader, None)
+        for waiting in self._routes.values():
+            waiting.remove(reader)
 
     def view(self, key: Hashable, make: Callable[[TopicFeed], View]) -> View:
         """The view of this shape, made by ``make`` for its first reader. Give it back with ``release_view``."""
@@ -119,5 +141,66 @@ class TopicFeed:
     def view_bytes(self) -> int:
         return sum(view.bytes for view in self._views.values())
 
-    def views(self) -> int:
+    def view_count(self) -> int:
         return len(self._views)
+
+    def trim_idle_views(self) -> None:
+        """Let go of encoded bytes that nobody asked for since the last call; they are made again when needed."""
+        for view in self._views.values():
+            view.trim_if_idle()
+
+
+class RoutedReader(Pumped, Protocol):
+    """A reader that waits for certain values only."""
+
+    def overtaken(self, index: int) -> None:
+        """Nothing before ``index`` was for you since you came to rest."""
+        ...
+
+
+class _Waiting:
+    """Readers that wait for values of one field. Finding those to wake costs for the values that came."""
+
+    def __init__(self, field: ValueIndex) -> None:
+        self._field = field
+        self._by_key: dict[object, dict[RoutedReader, None]] = {}
+        self._keys: dict[Pumped, frozenset[object]] = {}
+
+    def add(self, reader: RoutedReader, keys: frozenset[object]) -> None:
+        self._keys[reader] = keys
+        for key in keys:
+            self._by_key.setdefault(key, {})[reader] = None
+
+    def remove(self, reader: Pumped) -> None:
+        for key in self._keys.pop(reader, ()):
+            waiting = self._by_key[key]
+            del waiting[reader]  # type: ignore[arg-type]  # only routed readers have keys here
+            if not waiting:
+                del self._by_key[key]
+
+    def settle(self, head: int) -> None:
+        """Nothing before ``head`` is for those who rest."""
+        for reader in self._resting():
+            reader.overtaken(head)
+
+    def wake_all(self, ready: Callable[[Pumped], None]) -> None:
+        for reader in self._resting():
+            ready(reader)
+
+    def _resting(self) -> set[RoutedReader]:
+        return {reader for readers in self._by_key.values() for reader in readers}
+
+    def wake(self, log: TopicLog, start: int, ready: Callable[[Pumped], None]) -> None:
+        """Give a turn to those for whom records from ``start`` on may be."""
+        if not self._keys:
+            return
+        came: set[object] = set()
+        at = start
+        while at < log.head:
+            page = log.page_at(at)
+            came |= self._field.keys_between(page, at - page.first, page.end - page.first)
+            at = page.end
+        for key in came & self._by_key.keys():
+            for reader in self._by_key[key]:
+                reader.overtaken(start)
+                ready(reader)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -22,6 +22,10 @@ from gateway.uid import RecordIdentity
 log = logging.getLogger("gateway.hub")
 OPEN_SECONDS: Final = 5.0
 """How long an open waits for Kafka before it is answered 503."""
+
+
+RECLAIM_SECONDS: Final = 0.25
+"""How often the memory bound is looked after, at most."""
 
 
 class Reader(Protocol):
@@ -79,6 +83,7 @@ class Hub:
         clock: Clock,
         ring_records: int,
         ring_bytes: int,
+        memory_bytes: int,
         linger_seconds: float,
         uid_key: bytes,
         incarnation: Callable[[str, str], Awaitable[int]],
@@ -91,7 +96,10 @@ class Hub:
         self._clock = clock
         self._ring_records = ring_records
         self._ring_bytes = ring_bytes
+        self._memory_bytes = memory_bytes
+        self._reclaimed_at = 0.0
         self._linger_seconds = linger_seconds
+        self.is_full = False
         self._uid_key = uid_key
         self._incarnation = incarnation
         self._next_incarnation = next_incarnation
@@ -162,11 +170,36 @@ class Hub:
             incarnation=incarnation,
             identity=RecordIdentity(self._uid_key, cluster=cluster, topic=topic, incarnation=incarnation),
             on_other_history=self._end_history,
+            on_flush=self._reclaim,
         )
         reader = source.reader(feed)
         # A context of its own: it outlives the request that asked first, and must not log under that one's id.
         task = asyncio.create_task(reader.run(), name=f"reader {topic}", context=contextvars.Context())
         return _Use(feed, reader, task)
+
+    def _reclaim(self) -> None:
+        """Keep logs and views within ``memory_bytes``: idle views go first, then the oldest part of the largest log.
+
+        ``is_full`` says that this was not enough; new replays are refused then.
+        """
+        now = self._clock.monotonic()
+        if now - self._reclaimed_at < RECLAIM_SECONDS:
+            return
+        self._reclaimed_at = now
+        feeds = [use.feed for use in self._uses.values()]
+        if _used(feeds) <= self._memory_bytes:
+            self.is_full = False
+            return
+        for feed in feeds:
+            feed.trim_idle_views()
+        excess = _used(feeds) - self._memory_bytes
+        for feed in sorted(feeds, key=lambda feed: feed.log.bytes, reverse=True):
+            if excess <= 0:
+                break
+            before = feed.log.bytes + feed.view_bytes()
+            feed.log.shrink(excess)
+            excess -= before - feed.log.bytes - feed.view_bytes()
+        self.is_full = excess > 0
 
     def _end_history(self, feed: TopicFeed) -> None:
         """The feed's topic is another one now: let go of it. Whoever comes next gets a feed of the new life, in which
@@ -201,3 +234,8 @@ class Hub:
     def readers(self) -> list[tuple[TopicFeed, ReaderStatus]]:
         """What is read now, for health and metrics."""
         return [(use.feed, use.reader.status) for use in self._uses.values()]
+
+
+def _used(feeds: Iterable[TopicFeed]) -> int:
+    """Bytes of logs and encoded views."""
+    return sum(feed.log.bytes + feed.view_bytes() for feed in feeds)

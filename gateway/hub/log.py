@@ -146,6 +146,16 @@ class TopicLog:
         if drop:
             self._evict(drop)
 
+    def shrink(self, by_bytes: int) -> None:
+        """Give up the oldest pages for at least ``by_bytes``; the last page always stays."""
+        freed = drop = 0
+        last = len(self._pages) - 1 - self._dropped
+        while drop < last and freed < by_bytes:
+            freed += self._pages[self._dropped + drop].bytes
+            drop += 1
+        if drop:
+            self._evict(drop)
+
     def _evict(self, count: int) -> None:
         for page in self._pages[self._dropped : self._dropped + count]:
             self.bytes -= page.bytes

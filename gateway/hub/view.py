@@ -217,6 +217,7 @@ class View:
         self.selector = selector
         self._blocks: dict[int, Block] = {}
         self._slices: dict[tuple[int, int, int, bool], Slice] = {}
+        self._taken = True
         self.bytes = 0
         self.readers = 0
         log.on_evict.append(self._forget)
@@ -227,6 +228,14 @@ class View:
         self._blocks.clear()
         self._slices.clear()
         self.bytes = 0
+
+    def trim_if_idle(self) -> None:
+        """Drop what is encoded if nobody took any of it since the last call."""
+        if not self._taken:
+            self._blocks.clear()
+            self._slices.clear()
+            self.bytes = 0
+        self._taken = False
 
     def _forget(self, page: Page) -> None:
         block = self._blocks.pop(page.first, None)
@@ -254,6 +263,7 @@ class View:
         known = self._slices.get(key)
         if known is not None:
             return known
+        self._taken = True
         page = self._log.page_at(index)
         block = self._block(page)
         a = bisect_left(block.index, index)

@@ -9,7 +9,7 @@ from typing import Final
 from gateway.clock import Clock
 from gateway.cursor import REFUSED as OTHER_CURSOR
 from gateway.cursor import CursorCodec, Position
-from gateway.errors import CursorExpired, InvalidCursor, ReplayNotAllowed
+from gateway.errors import CursorExpired, InvalidCursor, ReplayNotAllowed, Unavailable
 from gateway.hub.feed import TopicFeed
 from gateway.hub.hub import Hub
 from gateway.model import ABSENT, Contract, Vector
@@ -117,6 +117,8 @@ class Openings:
         # A partition that the cursor does not hold starts at its earliest record.
         full = tuple(low if p >= len(asked) or asked[p] == ABSENT else asked[p] for p, low in enumerate(floor))
         vector = tuple(map(max, full, floor))
+        if self._hub.is_full and feed.log.floor_index(vector) is None:
+            raise Unavailable("This node has no memory left for reads of the past.", retry_after_ms=2_000)
         return Opening(feed, vector, Skipped("retention", full, vector) if vector != full else None)
 
     async def _at_time(self, contract: Contract, millis: int, feed: TopicFeed, floor: _Floor) -> Opening:

@@ -22,7 +22,7 @@ from typing import Final, Literal, Protocol
 
 from gateway.errors import GatewayError, Internal, Unavailable
 from gateway.hub.log import TopicLog, Trail
-from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Block, Gap, Slice, View, cut
+from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Block, Gap, Route, Slice, View, cut
 from gateway.kafka.faults import OutOfRange
 from gateway.kafka.replay import Replayed
 from gateway.model import Record, Vector
@@ -162,6 +162,23 @@ class Reading:
     def at_head(self) -> bool:
         """Whether everything the process has seen is taken."""
         return self.mode != "replay" and not self._queue and self._index >= self._log.head
+
+    @property
+    def route(self) -> Route | None:
+        """What news this reader can wait for while it is at the head; None: for any."""
+        selector = self._view.selector
+        return selector.route if selector is not None and self.mode == "shared" else None
+
+    def skip_to(self, index: int) -> None:
+        """Stand at ``index``: nothing before it is for this reader. Only where it stands in the shared view."""
+        log = self._log
+        if self.mode != "shared" or self._queue or not max(self._index, log.first) <= index <= log.head:
+            return
+        if log.first == log.head:
+            self._trail, self._reached = None, list(log.head_vector)
+        else:
+            self._trail = log.page_at(min(index, log.head - 1)).trail
+        self._index = index
 
     def vector(self) -> Vector:
         """The vector before the next record that was not taken."""

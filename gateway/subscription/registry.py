@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import secrets
+from collections import Counter
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,7 @@ from typing import Final
 from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.cursor import CursorCodec, Position
-from gateway.errors import Draining, Unavailable
+from gateway.errors import Draining, TooManyViews, Unavailable
 from gateway.hub.feed import TopicFeed
 from gateway.hub.hub import Hub
 from gateway.hub.pump import Pump
@@ -29,6 +30,9 @@ from gateway.subscription.wheel import TimerWheel
 
 DRAIN_BATCH: Final = 100
 DRAIN_PAUSE_SECONDS: Final = 0.05
+CHOOSY_RECORDS: Final = 1000
+MAX_VIEWS_PER_TOPIC: Final = 4096
+MAX_SHAPES_PER_TENANT: Final = 1024
 RETRY_MS: Final = (500, 5000)
 """Bounds of the jitter that spreads reconnects after a drain."""
 
@@ -72,8 +76,15 @@ class PullRead:
         self.queued = False
         self._key, view = registry.view(opening.feed, grant, shape, FRAMINGS["pull"])
         self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
+        # A page of everything takes from Kafka what it needs; one that is choosy has to look at more.
         self.reading = registry.reading(
-            opening, view, self._teller, grant, on_ready=self._ready.set, replay_records=limit, runs_ahead=1
+            opening,
+            view,
+            self._teller,
+            grant,
+            on_ready=self._ready.set,
+            replay_records=limit if view.selector is None else max(limit, CHOOSY_RECORDS),
+            runs_ahead=1,
         )
 
     def pump(self) -> bool:
@@ -119,7 +130,8 @@ class Registry:
         self._clock = clock
         self._counters = counters
         self._sessions: dict[str, Subscription] = {}
-        self._keys: dict[str, Hashable] = {}
+        self._keys: dict[str, tuple[Hashable, Shape]] = {}
+        self._shapes: dict[str, Counter[tuple[str, Shape]]] = {}
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
         hub.on_other_history.append(self._end_all_of)
@@ -164,6 +176,20 @@ class Registry:
             return View(feed.log, encoder, selector=chosen)
 
         return key, feed.view(key, make)
+
+    def admit(self, opening: Opening, grant: Grant, shape: Shape) -> None:
+        """Raises TooManyViews where one more shape of its own is more than this tenant or stream may have here.
+
+        What the contract offers is one view for everybody; filters, fields and other envelopes make views that cost
+        memory and work of their own.
+        """
+        if shape == Shape(grant.contract.projection, shard=shape.shard):
+            return
+        if opening.feed.view_count() >= MAX_VIEWS_PER_TOPIC:
+            raise TooManyViews(f"This stream is read in {MAX_VIEWS_PER_TOPIC} different shapes here already.")
+        shapes = self._shapes.get(grant.tenant, ())
+        if (grant.contract.stream, shape) not in shapes and len(shapes) >= MAX_SHAPES_PER_TENANT:
+            raise TooManyViews(f"Your open reads have {MAX_SHAPES_PER_TENANT} different filters and fields already.")
 
     def reading(
         self,
@@ -213,14 +239,21 @@ class Registry:
             on_end=self._forget,
         )
         self._sessions[session] = subscription
-        self._keys[session] = key
+        self._shapes.setdefault(grant.tenant, Counter())[grant.contract.stream, shape] += 1
+        self._keys[session] = (key, shape)
         reading = self.reading(opening, view, teller, grant, on_ready=subscription.wake)
         subscription.start(reading)
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:
         del self._sessions[subscription.session]
-        subscription.feed.release_view(self._keys.pop(subscription.session))
+        key, shape = self._keys.pop(subscription.session)
+        subscription.feed.release_view(key)
+        grant = subscription.grant
+        shapes = self._shapes[grant.tenant]
+        shapes[grant.contract.stream, shape] -= 1
+        if not shapes[grant.contract.stream, shape]:
+            del shapes[grant.contract.stream, shape]
 
     def release(self, opening: Opening) -> None:
         """Give back the feed that the opening took."""

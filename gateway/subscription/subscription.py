@@ -72,11 +72,13 @@ class Subscription:
         "_expiry",
         "_heartbeat",
         "_heartbeat_seconds",
+        "_idle",
         "_on_end",
         "_outlet",
         "_pacing",
         "_paused_by_client",
         "_pump",
+        "_routed",
         "_wheel",
         "counters",
         "ended",
@@ -121,6 +123,8 @@ class Subscription:
         self._heartbeat_seconds = heartbeat_seconds
         self._on_end = on_end
         self._paused_by_client = False
+        self._idle = False
+        self._routed = False
         self._deliveries: Deliveries = counters.stream(grant.contract.stream).by_protocol[transport]
         self._heartbeat: Timer | None = None
         self._pacing: Timer | None = None
@@ -143,8 +147,32 @@ class Subscription:
     def wake(self) -> None:
         """There may be something to send, and room to send it."""
         if self.ended is False and not self._paused_by_client:
-            self.feed.listen(self)
+            self._listen_to_all()
             self._pump.ready(self)
+
+    def overtaken(self, index: int) -> None:
+        """Records have come, and nothing before ``index`` was for this reader. See ``RoutedReader``."""
+        if self._idle and self.reading is not None:
+            self._idle = False
+            self.reading.skip_to(index)
+
+    def _listen_to_all(self) -> None:
+        self.feed.forget(self)
+        self.feed.listen(self)
+        self._idle = self._routed = False
+
+    def _rest(self, reading: Reading) -> None:
+        """Nothing to send: wait for news, and where a look-up can tell, for those only that may be for this reader."""
+        route = reading.route if reading.at_head else None
+        if route is None:
+            if self._routed:
+                self._listen_to_all()
+            return
+        if not self._routed:
+            self.feed.forget(self)
+            self.feed.listen_for(self, route)
+            self._routed = True
+        self._idle = True
 
     def pump(self) -> bool:
         """Write one slice. See ``Pumped``."""
@@ -160,6 +188,8 @@ class Subscription:
             if piece is None:
                 if reading.failed is not None:
                     self.end(reading.failed)
+                else:
+                    self._rest(reading)
                 return False
             if piece.body:
                 outlet.write(piece)
@@ -168,7 +198,10 @@ class Subscription:
                 deliveries = self._deliveries
                 deliveries.records += piece.records
                 deliveries.bytes += piece.data_bytes
-            return reading.more
+            if reading.more:
+                return True
+            self._rest(reading)
+            return False
         except Exception as error:
             log.error("a stream failed", exc_info=error)
             self.end(Internal("The stream failed."))
@@ -177,6 +210,8 @@ class Subscription:
     def _stand_aside(self) -> None:
         """Leave the wake list until the outlet resumes, and watch that it does."""
         self.feed.forget(self)
+        self._settle_idle()
+        self._routed = False
         if self._outlet.paused and self._pacing is None:
             self._pacing = self._wheel.schedule(TOO_SLOW_SECONDS, self._check_pace)
 
@@ -209,7 +244,13 @@ class Subscription:
         """The cursor of the next record that was not sent."""
         if self.reading is None:
             raise RuntimeError("the subscription was not started")
+        self._settle_idle()
         return self._cursor(self.reading.vector())
+
+    def _settle_idle(self) -> None:
+        """Bring a reader that rests up to the head: it was not woken, so nothing on the way was for it."""
+        if self._idle and self.reading is not None:
+            self.reading.skip_to(self.feed.log.head)
 
     def behind_ms(self) -> int:
         """How old the next record to send is; 0 at the head."""

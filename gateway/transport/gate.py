@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
-from gateway.auth.policy import decide
+from gateway.auth.policy import decide, member
 from gateway.auth.tokens import TokenVerifier, parse_bearer
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
 from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
 from gateway.counters import Counters
-from gateway.errors import AmbiguousCredentials, BadRequest, GatewayError, TokenInvalid, TokenMissing
+from gateway.errors import AmbiguousCredentials, BadRequest, GatewayError, OriginNotAllowed, TokenInvalid, TokenMissing
 from gateway.model import Grant, Principal, Transport
 from gateway.subscription import events
 from gateway.subscription.encode import Framing
@@ -23,6 +23,7 @@ from gateway.subscription.opening import Opening, Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.request import ReadRequest, parse_read
 from gateway.subscription.shape import Shape, shape_of
+from gateway.transport.cors import origin_of, own_origin
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,17 @@ class Gate:
             self.counters.count_refused_token(str(getattr(error, "reason", "")) or error.code)
             raise
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
+        self._check_origin(scope, principal)
         return principal
+
+    def _check_origin(self, scope: Scope, principal: Principal) -> None:
+        """A page may use an application's token only where the application lists its origin; our own pages may."""
+        origin = origin_of(scope)
+        if origin is None or origin == own_origin(self.public_url()):
+            return
+        _, application = member(principal, self.snapshot().catalog)
+        if origin not in application.origins:
+            raise OriginNotAllowed("The application does not list this origin.")
 
     def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
         """The grant, the parsed request and the shape of a read."""
@@ -93,7 +104,9 @@ class Gate:
         return grant, request, shape
 
     @asynccontextmanager
-    async def open(self, grant: Grant, request: ReadRequest, *, transport: Transport) -> AsyncIterator[Opening]:
+    async def open(
+        self, grant: Grant, request: ReadRequest, shape: Shape, *, transport: Transport
+    ) -> AsyncIterator[Opening]:
         """Where the read starts; the topic stays in use until the block is left."""
         stream = grant.contract.stream
         try:
@@ -101,8 +114,9 @@ class Gate:
         except GatewayError as error:
             self.counters.count_open(stream, protocol=transport, outcome=error.code)
             raise
-        self.counters.count_open(stream, protocol=transport)
         try:
+            self.registry.admit(opening, grant, shape)
+            self.counters.count_open(stream, protocol=transport)
             yield opening
         finally:
             self.registry.release(opening)

@@ -9,7 +9,6 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
-from gateway.errors import Unavailable
 from gateway.model import Grant, Transport
 from gateway.subscription.registry import PullRead
 from gateway.subscription.request import ReadRequest
@@ -19,14 +18,18 @@ from gateway.transport.gate import Gate
 TRANSPORT: Transport = "pull"
 MEDIA_TYPE = "application/json"
 REPLAY_SECONDS: Final = 5.0
-"""How long a page waits for Kafka to give records that are there."""
+"""How long a page waits for the first record of a replay. A filter that finds none by then gives an empty page, with
+a cursor behind what was looked at."""
+
+FULLER_SECONDS: Final = 0.25
+"""How long a page that has records waits for a replay to fill it."""
 
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = gate.admit(scope, transport=TRANSPORT)
     page = _Page(request)
-    async with gate.open(grant, request, transport=TRANSPORT) as opening:
+    async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
         headers = gate.stream_headers(opening, grant, shape)
         read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
         try:
@@ -60,21 +63,28 @@ class _Page:
     async def fill(self, read: PullRead, *, draining: asyncio.Event, receive: Receive) -> None:
         """Take what is there; wait for the first record as long as the request says, unless this node is stopped."""
         loop = asyncio.get_running_loop()
-        patience = loop.time() + self._request.wait_seconds
-        replay_patience = loop.time() + REPLAY_SECONDS
+        began = loop.time()
+        patience = began + self._request.wait_seconds
+        replay_patience = began + REPLAY_SECONDS
         while True:
             self._take(read)
             if read.reading.failed is not None:
                 raise read.reading.failed
-            # What is there is answered; only a gap alone is worth a moment, while a replay is under way behind it.
-            if self.records or self._full() or (self._gaps and read.reading.mode != "replay"):
+            if self._full():
+                return
+            if read.reading.mode != "replay" and (self.records or self._gaps):
+                return
+            if self.records and loop.time() - began >= FULLER_SECONDS:
+                # A replay that finds little (a narrow filter) gives what it has found.
                 return
             deadline = patience
-            if read.reading.mode == "replay":
+            if self.records:
+                deadline = began + FULLER_SECONDS
+            elif read.reading.mode == "replay":
                 deadline = max(patience, replay_patience)
             if draining.is_set() or loop.time() >= deadline:
-                if read.reading.mode == "replay" and not self._gaps:
-                    raise read.reading.stalled or Unavailable("The records could not be read in time.")
+                if read.reading.stalled is not None and not self._gaps and not self.records:
+                    raise read.reading.stalled
                 return
             await _first(read.wait(), draining.wait(), receive, seconds=deadline - loop.time())
 

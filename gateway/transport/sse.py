@@ -24,7 +24,7 @@ _NEVER_SECONDS = 10**9
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = gate.admit(scope, transport=TRANSPORT)
-    async with gate.open(grant, request, transport=TRANSPORT) as opening:
+    async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         headers = [
             (b"cache-control", b"no-store, no-transform"),

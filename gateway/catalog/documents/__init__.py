@@ -1,1 +1,1 @@
-"""The partner's documents: AsyncAPI and OpenAPI, built by allow-list from contracts and plans. Nothing is copied whole."""
+"""The partner's documents, AsyncAPI and OpenAPI, built by allow-list from contracts and plans."""

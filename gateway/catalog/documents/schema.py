@@ -106,7 +106,7 @@ class SchemaCut:
             if shown:
                 cut["properties"] = shown
         required = node.get("required")
-        if _are_names(required):
+        if isinstance(required, list) and _are_names(required):
             # A member on the way is left out of a record where it is no object: only then it is always there.
             kept = [name for name in required if name in tree and self._always_there(node, name, tree[name])]
             if kept:
