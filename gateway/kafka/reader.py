@@ -85,8 +85,8 @@ class TopicReader:
     At least once and in order within each partition, from the first ``start`` on: after any fault it goes on at exactly
     the position that the sink has seen, with a new consumer, because an exception out of aiokafka's ``getmany`` leaves
     positions advanced past records that nobody received. It starts ``prefill_records`` before the end, spread over
-    the partitions; when more than ``prefill_bytes`` arrive before it is live, it starts anew at the ends. One stale
-    answer must not throw a log away: that the topic is another one now is believed when three answers over
+    the partitions; when more than ``prefill_bytes`` arrive before it is live, it starts anew with half of what came.
+    One stale answer must not throw a log away: that the topic is another one now is believed when three answers over
     ``evidence_seconds`` say so.
     """
 
@@ -120,7 +120,7 @@ class TopicReader:
         self._positions: list[int] = []
         self._ends: Vector = ()
         self._prefill_left: int | None = None
-        self._without_prefill = False
+        self._prefilled = 0
         self._faults = 0
         self._patience_seconds = PATIENCE_SECONDS
         self._evidence: list[float] = []
@@ -171,8 +171,7 @@ class TopicReader:
             self._started = False
         self._evidence.clear()
         if not self._started:
-            records, self._without_prefill = 0 if self._without_prefill else self._prefill_records, False
-            return prefill_start(earliest, latest, records=records), True
+            return prefill_start(earliest, latest, records=self._prefill_records), True
         # A partition that is new to us is read from its beginning.
         at = (*self._positions, *earliest[len(self._positions) :])
         reachable = tuple(map(max, at, earliest))
@@ -191,6 +190,7 @@ class TopicReader:
 
     def _begin(self, vector: Vector) -> None:
         self._prefill_left = None if self._started else self._prefill_bytes
+        self._prefilled = 0
         self._started = True
         self._positions = list(vector)
         self._state, self._reason = "starting", ""
@@ -225,7 +225,8 @@ class TopicReader:
             self._absorb(fetched, positions)
             self._rise_if_there(consumer)
             if self._prefill_left is not None and self._prefill_left < 0:
-                self._started, self._without_prefill = False, True
+                # So many were too many: half of them are about half the bytes.
+                self._started, self._prefill_records = False, self._prefilled // 2
                 await self._replace(f"the prefill is larger than {self._prefill_bytes} bytes")
                 return None
             fault_seen = watchdog.check(positions)
@@ -249,6 +250,7 @@ class TopicReader:
             records = decode(tp.partition, batch, position=position)
             if self._prefill_left is not None:
                 self._prefill_left -= payload_bytes(records)
+                self._prefilled += len(records)
             self._sink.append(tp.partition, records, position)
             self._positions[tp.partition] = position
             moved = True
