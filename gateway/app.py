@@ -215,10 +215,15 @@ class Gateway:
                         status.state,
                         reason=status.reason,
                         age_seconds=None if fetched is None else round(now - fetched, 3),
+                        head_age_seconds=self._age_of(feed.head_millis),
+                        lag_records=status.lag_records,
                         log_records=held.records,
                         log_bytes=held.bytes,
                         view_bytes=feed.view_bytes(),
                     )
+
+    def _age_of(self, millis: int | None) -> float | None:
+        return None if millis is None else round(max(0.0, self._clock.now() - millis / 1000), 3)
 
     async def reload(self) -> None:
         """Take contracts, keys, catalog and certificates anew: all of them, or none and a log line that says why."""

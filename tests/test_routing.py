@@ -72,7 +72,6 @@ class Rig:
             topic="t",
             log=self.log,
             pump=self.pump,
-            clock=self.clock,
             incarnation=1,
             identity=RecordIdentity(b"u" * 32, cluster="main", topic="t", incarnation=1),
             on_other_history=lambda feed: None,

@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ from gateway.client.event import MalformedEvent, decode_frame, decode_page
 from gateway.client.ndjson import NdjsonDecoder
 from tests.parts.scripted import Step, answer, head, refusal, scripted
 from tests.parts.serving import serving
+from tests.test_server_listener import make_certificate
 
 EVENT_STREAM = head("text/event-stream", "Gateway-Start-Cursor: start", "Gateway-Session: s1")
 LINES = head("application/x-ndjson")
@@ -427,6 +429,31 @@ async def test_an_aborted_connection_is_an_interruption(protocol: ProtocolName) 
             client.abort()
             with pytest.raises(StreamInterrupted):
                 await anext(client)
+
+
+@pytest.mark.parametrize("protocol", ["sse", "ws"])
+async def test_a_certificate_is_trusted_only_where_its_authority_is(
+    protocol: ProtocolName, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cert_file, key_file = make_certificate(tmp_path, name="one")
+    websocket, _ = websocket_app(frames({"type": "record", "id": "c1"}))
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "websocket":
+            await websocket(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        await send({"type": "http.response.body", "body": sse_record(1), "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    async with serving(app, tls_cert_file=str(cert_file), tls_key_file=str(key_file)) as listener:
+        request = asking(f"https://127.0.0.1:{listener.port}", protocol)
+        with pytest.raises(StreamRefused, match="Certificate not trusted") as caught:
+            await take(request, records=1)
+        assert "SSL_CERT_FILE" in caught.value.action
+        monkeypatch.setenv("SSL_CERT_FILE", str(cert_file))
+        assert cursors(await take(request, records=1)) == ["c1"]
 
 
 def test_delays_grow_to_the_cap_and_begin_anew() -> None:

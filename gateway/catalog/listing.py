@@ -33,7 +33,7 @@ def partner_entry(contract: Contract, plan: Plan, base_url: str) -> dict[str, An
             "max_age_seconds": contract.replay.max_age_seconds,
         },
         "links": {transport: _link(stream, transport) for transport in contract.transports},
-        "docs": f"{base}/portal/",
+        "docs": f"{base}/asyncapi.json",
     }
     if contract.deprecated_on:
         entry["deprecated_on"] = contract.deprecated_on.isoformat()

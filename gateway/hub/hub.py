@@ -166,7 +166,6 @@ class Hub:
             topic=topic,
             log=TopicLog(max_records=self._ring_records, max_bytes=self._ring_bytes),
             pump=self._pump,
-            clock=self._clock,
             incarnation=incarnation,
             identity=RecordIdentity(self._uid_key, cluster=cluster, topic=topic, incarnation=incarnation),
             on_other_history=self._end_history,

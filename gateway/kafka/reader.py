@@ -71,12 +71,14 @@ class Sink(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ReaderStatus:
-    """How a reader stands. ``last_fetch_monotonic`` is when Kafka last answered a fetch, None before the first."""
+    """How a reader stands. ``last_fetch_monotonic`` is when Kafka last answered a fetch, None before the first;
+    ``lag_records`` is what Kafka said then that it holds beyond ``vector``, in offsets."""
 
     state: State
     reason: str
     last_fetch_monotonic: float | None
     vector: Vector
+    lag_records: int | None = None
 
 
 class TopicReader:
@@ -116,6 +118,7 @@ class TopicReader:
         self._state: State = "starting"
         self._reason = ""
         self._last_fetch_monotonic: float | None = None
+        self._lag_records: int | None = None
         self._started = False
         self._positions: list[int] = []
         self._ends: Vector = ()
@@ -128,7 +131,9 @@ class TopicReader:
     @property
     def status(self) -> ReaderStatus:
         """How it stands now, for readiness and metrics."""
-        return ReaderStatus(self._state, self._reason, self._last_fetch_monotonic, tuple(self._positions))
+        return ReaderStatus(
+            self._state, self._reason, self._last_fetch_monotonic, tuple(self._positions), self._lag_records
+        )
 
     async def run(self) -> None:
         """Read until cancelled. No fault of Kafka ends it; the connections are closed when it ends."""
@@ -231,6 +236,7 @@ class TopicReader:
                 return None
             fault_seen = watchdog.check(positions)
             self._last_fetch_monotonic = watchdog.last_fetch_monotonic
+            self._lag_records = watchdog.lag_records
             if fault_seen is not None:
                 self._patience_seconds = min(2 * self._patience_seconds, MAX_PATIENCE_SECONDS)
                 return fault_seen

@@ -17,7 +17,8 @@ class Watchdog:
 
     Three things count as failure: the fetch task is dead (told at once); a partition got no answer for
     ``patience_seconds``, although an idle broker answers an empty fetch twice a second; a partition stands still for
-    so long although the broker says that it has more. ``last_fetch_monotonic`` is when the broker last answered.
+    so long although the broker says that it has more. ``last_fetch_monotonic`` is when
+    the broker last answered, ``lag_records`` the offsets it said that it holds beyond the last positions checked.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class Watchdog:
         self._positions = [-1] * len(partitions)
         self._moved_at = [now] * len(partitions)
         self.last_fetch_monotonic = now
+        self.lag_records: int | None = None
 
     def check(self, positions: Sequence[int]) -> str | None:
         """What is wrong with the consumer that stands at these positions, or None."""
@@ -49,13 +51,15 @@ class Watchdog:
         if now < self._next_check:
             return None
         self._next_check = now + CHECK_SECONDS
+        ends = [self._consumer.last_stable_offset(partition) for partition in self._partitions]
+        self.lag_records = sum(max(0, end - at) for end, at in zip(ends, positions, strict=True) if end is not None)
         for index, partition in enumerate(self._partitions):
             stamp = self._consumer.last_poll_timestamp(partition)
             if stamp != self._answer_stamps[index]:
                 self._answer_stamps[index] = stamp
                 self._answered_at[index] = self.last_fetch_monotonic = now
             position = positions[index]
-            if position != self._positions[index] or position >= (self._consumer.last_stable_offset(partition) or 0):
+            if position != self._positions[index] or position >= (ends[index] or 0):
                 self._positions[index] = position
                 self._moved_at[index] = now
             if now - self._answered_at[index] > self._patience_seconds:
