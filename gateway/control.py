@@ -12,6 +12,7 @@ from gateway.auth.issuer import DevelopmentIssuer
 from gateway.auth.keys import load_jwks_file
 from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.catalog.catalog import Catalog
+from gateway.catalog.compatibility import breaking_without_major
 from gateway.catalog.contracts import Contracts, load_contracts
 from gateway.catalog.store import Store
 from gateway.clock import Clock
@@ -106,7 +107,10 @@ class Control:
         problems: list[str] = []
         contracts = _collect(problems, self._load_contracts)
         verifier = _collect(problems, self._load_verifier)
-        if contracts is None or verifier is None:
+        if contracts is not None:
+            # Only while running: what a process starts with is what its operator decided to start with.
+            problems += breaking_without_major(self._snapshot.contracts, contracts)
+        if contracts is None or verifier is None or problems:
             raise ConfigurationProblems(problems)
         revision, catalog = self._load_catalog()
         return revision, Snapshot(contracts, catalog, verifier)

@@ -261,6 +261,45 @@ def test_evidence_of_a_new_topic_counts_once_however_many_saw_it(store: Store) -
     assert store.incarnation("other", "quakes") == 1
 
 
+def test_the_first_id_of_a_topic_belongs_to_the_life_it_is_in(store: Store) -> None:
+    assert store.incarnation("main", "quakes", topic_id="a") == 1
+    store.bump_incarnation("main", "flights", seen=1)
+    assert store.incarnation("main", "flights", topic_id="a") == 2
+
+
+def test_another_id_begins_the_next_life_once_however_many_saw_it(url: str, store: Store) -> None:
+    def tell(number: int) -> int:
+        mine = Store(url)
+        barrier.wait()
+        try:
+            return mine.incarnation("main", "quakes", topic_id="b")
+        finally:
+            mine.close()
+
+    assert store.incarnation("main", "quakes", topic_id="a") == 1
+    barrier = threading.Barrier(8)
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(tell, range(8))) == {2}
+    assert store.incarnation("main", "quakes", topic_id="c") == 3
+    assert store.incarnation("other", "quakes", topic_id="c") == 1
+
+
+def test_an_id_keeps_its_life_though_a_broker_that_is_behind_names_the_one_before(store: Store) -> None:
+    assert [store.incarnation("main", "quakes", topic_id=name) for name in "abaab"] == [1, 2, 1, 1, 2]
+
+
+def test_without_an_id_the_present_life_stays(store: Store) -> None:
+    assert [store.incarnation("main", "quakes", topic_id=name) for name in ("a", None, "b", None)] == [1, 1, 2, 2]
+
+
+def test_evidence_moves_the_present_id_to_the_next_life(store: Store) -> None:
+    assert store.incarnation("main", "quakes", topic_id="a") == 1
+    assert store.incarnation("main", "quakes", topic_id="b") == 2
+    assert store.bump_incarnation("main", "quakes", seen=1) == 2, "that life was over already"
+    assert store.bump_incarnation("main", "quakes", seen=2) == 3
+    assert [store.incarnation("main", "quakes", topic_id=name) for name in "ab"] == [1, 3]
+
+
 def test_applies_at_once_come_one_after_the_other(store: Store, url: str) -> None:
     catalogs = [shop(streams=(f"stream-{number}",)) for number in range(6)]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.cursor import CursorCodec, Position
 from gateway.hub.log import TopicLog
-from gateway.hub.view import Gap, View
+from gateway.hub.view import SLICE_RECORDS, Gap, View
 from gateway.kafka.replay import OutOfRange, Replayed
 from gateway.model import Contract, Record, RowMatch, Vector
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
@@ -163,11 +163,11 @@ class Partner:
         )
 
 
-async def drain(reading: Reading, partner: Partner, *, most: int = 512, takes: int = 1_000_000) -> None:
+async def drain(reading: Reading, partner: Partner, *, most: int = SLICE_RECORDS, takes: int = 1_000_000) -> None:
     """Take until the head is reached; a replay gets the loop in between."""
     idle = 0
     while takes and idle < 50:
-        piece = reading.take(max_records=most)
+        piece = reading.take_usual() if most == SLICE_RECORDS else reading.take(max_records=most)
         if piece is None:
             if reading.at_head:
                 return
@@ -306,3 +306,29 @@ async def test_undecodable_records_in_a_row_are_one_gap_wherever_a_reader_starts
         wanted = [offset for offset in range(start, 10) if not 2 <= offset <= 6]
         assert [offset for _, offset in partner.seen] == wanted
         assert [reason for reason, _, _ in partner.gaps] == (["undecodable"] if start <= 6 else [])
+
+
+async def test_what_others_take_at_an_index_is_not_for_one_who_merges_or_has_a_gap_to_hear() -> None:
+    topic = Topic(2)
+    node = Node(topic, start=(0, 0), max_records=100)
+    for _ in range(2):
+        for partition in range(2):
+            topic.produce(partition, hole=0, bad=False)
+            node.fetch(partition, 1)
+    ahead = node.open((1, 0))
+    merging = node.open((2, 0))
+    skipped = node.open((1, 0))
+    skipped.announce("retention", before=(0, 0), after=(1, 0))
+    taken = ahead.take_usual()
+    assert taken is node.view.tail
+
+    partner = Partner((0, 0))
+    await drain(skipped, partner, takes=1)
+    assert [reason for reason, _, _ in partner.gaps] == ["retention"]
+    await drain(skipped, partner)
+    assert partner.seen == [(1, 0), (0, 1), (1, 1)]
+
+    assert node.view.tail is taken
+    partner = Partner((2, 0))
+    await drain(merging, partner)
+    assert partner.seen == [(1, 0), (1, 1)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -100,19 +100,40 @@ def load_contracts(directory: Path, *, clusters: Collection[str] | None = None) 
         raise ConfigurationProblems(
             [problem_line(str(streams), "no such directory", allowed="a directory of contracts")]
         )
-    paths = (path for pattern in ("*.yaml", "*.yml") for path in streams.glob(pattern))
+    found = _read_files(contract_files(streams), problems, clusters)
+    _check_successors([exposure for _, exposure in found.values()], problems)
+    if problems:
+        raise ConfigurationProblems(problems.lines)
+    return Contracts([contract for contract, _ in found.values()])
+
+
+def load_contract_files(*paths: Path) -> Contracts:
+    """Read these files alone: a successor may be a stream of another file. Raises ConfigurationProblems."""
+    problems = Problems()
+    found = _read_files(paths, problems, None)
+    if problems:
+        raise ConfigurationProblems(problems.lines)
+    return Contracts([contract for contract, _ in found.values()])
+
+
+def contract_files(directory: Path) -> list[Path]:
+    """The files of a directory that are read as contracts, in order."""
+    paths = (path for pattern in ("*.yaml", "*.yml") for path in directory.glob(pattern))
+    return sorted(path for path in paths if not path.name.startswith("."))
+
+
+def _read_files(
+    paths: Iterable[Path], problems: Problems, clusters: Collection[str] | None
+) -> dict[str, tuple[Contract, Exposure]]:
     found: dict[str, tuple[Contract, Exposure]] = {}
-    for path in sorted(path for path in paths if not path.name.startswith(".")):
+    for path in paths:
         root = read_yaml(path, problems)
         for contract, exposure in _ContractFile(root, problems, clusters).contracts() if root is not None else ():
             first = found.setdefault(contract.stream, (contract, exposure))[0]
             if first is not contract and contract.stream:
                 what = f"stream defined twice, first in {first.source}"
                 problems.add(contract.source, what, got=contract.stream, allowed="one contract a stream")
-    _check_successors([exposure for _, exposure in found.values()], problems)
-    if problems:
-        raise ConfigurationProblems(problems.lines)
-    return Contracts([contract for contract, _ in found.values()])
+    return found
 
 
 def _check_successors(exposures: Sequence[Exposure], problems: Problems) -> None:

@@ -1,4 +1,4 @@
-"""What was inferred from a topic → the text of a contract to edit: valid as it stands, and a draft that exposes nothing.
+"""What was inferred from a topic → the text of a contract to edit: valid as it stands, a draft that exposes nothing.
 
 Everything that a person has to decide is written down with a comment. The same topic gives the same text.
 """
@@ -54,7 +54,7 @@ def write_contract(origin: Origin, found: Inference, *, example: Any = None) -> 
 
 
 def choose_example(newest_first: Iterable[Sample]) -> Any:
-    """The newest JSON payload that is small and plain enough to stand in a contract, as plain data; None without one."""
+    """The newest JSON payload that is small and plain enough to stand in a contract, as plain data; None: no such."""
     for sample in newest_first:
         if sample.value is None or len(sample.value) > MAX_EXAMPLE_BYTES:
             continue
@@ -115,7 +115,7 @@ def _headers(found: Inference) -> Iterator[str]:
 def _projection(found: Inference, detail: Detail) -> Iterator[str]:
     pointers = list(_pointers(found.shape, detail, "", ""))
     if not pointers:
-        yield "      # No projection: there is no member that could be listed. Without one, partners see the whole payload."
+        yield "      # No projection: no member could be listed. Without one, partners see the whole payload."
         return
     yield "      # What partners see. Delete every line of what must stay inside; what is not listed is never sent."
     if left_out := detail.left_out(found.shape):
@@ -165,7 +165,7 @@ def _message(found: Inference, detail: Detail) -> Iterator[str]:
     yield "    record:  # the type of its CloudEvents ends with this name"
     yield "      title: Record"
     if not found.is_json:
-        yield f"      # {found.not_json} of {_count(found.payloads, 'payload')} are not JSON: as it stands, all are sent"
+        yield f"      # {found.not_json} of {_count(found.payloads, 'payload')} are not JSON: as it stands, all go out"
         yield "      # as base64. Say application/json, and those that are not become gaps for their readers."
     elif not found.payloads:
         yield "      # No payload to look at: say what the records are, and list in x-gateway.projection what is shown."

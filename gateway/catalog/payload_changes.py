@@ -6,18 +6,17 @@ Narrowing is compatible. What cannot be judged, such as a changed pattern, count
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from gateway.catalog.payload_places import ALTERNATIVES, Place
+from gateway.catalog.payload_places import LOWEST, Limit, Place
 
 Kind = Literal["breaking", "compatible", "documentation"]
 
-_LOWEST: Final = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
-_HIGHEST: Final = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
 _SHOWN_VALUES: Final = 8
 _NEW_VALUES: Final = "values may come that were ruled out before"
+_UNKNOWN: Final = "whether all values still fit is unknown"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +29,8 @@ class Change:
     reason: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.what}" + (f" ({self.reason})" if self.reason else "")
+        line = f"{self.where}: {self.what}" + (f" ({self.reason})" if self.reason else "")
+        return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def payload_changes(old: Place, new: Place, *, is_shown: Callable[[str], bool]) -> list[Change]:
@@ -41,6 +41,7 @@ def payload_changes(old: Place, new: Place, *, is_shown: Callable[[str], bool]) 
 class _Comparison:
     def __init__(self, is_shown: Callable[[str], bool]) -> None:
         self._is_shown = is_shown
+        self._within: dict[tuple[int, int], bool] = {}
 
     def changes(self, at: str, old: Place, new: Place) -> Iterator[Change]:
         if old == new:
@@ -55,12 +56,21 @@ class _Comparison:
             if old.allows("array") and new.allows("array"):
                 found += self._inner(f"{at}/*", old.items, new.items)
             found += _limits(where, old.limits, new.limits)
-        if not any(change.kind != "documentation" for change in found) and (
-            old.limits.get(ALTERNATIVES) != new.limits.get(ALTERNATIVES)
-        ):
-            found.append(Change("breaking", where, f"{ALTERNATIVES} changed", "whether all values still fit is unknown"))
+        if not _breaks(found) and not all(self._fits(new, group) for group in old.alternatives):
+            found.append(Change("breaking", where, "anyOf, oneOf: another alternative", _NEW_VALUES))
         found += _notes(where, old.notes, new.notes)
         yield from found
+
+    def _fits(self, new: Place, group: tuple[Place, ...]) -> bool:
+        """Whether every value of ``new`` is one of the group's: ``new`` as a whole, or each alternative it has."""
+        choices = [(new,), *new.alternatives]
+        return any(all(any(self._is_within(one, old) for old in group) for one in choice) for choice in choices)
+
+    def _is_within(self, new: Place, old: Place) -> bool:
+        pair = (id(old), id(new))
+        if pair not in self._within:
+            self._within[pair] = not _breaks(self.changes("", old, new))
+        return self._within[pair]
 
     def _members(self, at: str, old: Place, new: Place) -> Iterator[Change]:
         for name in sorted(old.members.keys() | new.members.keys()):
@@ -95,13 +105,15 @@ class _Comparison:
             yield Change("compatible", at, "described, was anything")
 
 
+def _breaks(changes: Iterable[Change]) -> bool:
+    return any(change.kind == "breaking" for change in changes)
+
+
 def _types(where: str, old: Place, new: Place) -> Iterator[Change]:
     if old.types == new.types:
         return
     said = f"type {_spell_types(old)} → {_spell_types(new)}"
-    if all(old.allows(kind) or (kind == "integer" and old.allows("number")) for kind in new.types or ("any",)) and (
-        new.types is not None or old.types is None
-    ):
+    if old.types is None or (new.types is not None and all(old.covers(kind) for kind in new.types)):
         yield Change("compatible", where, said)
     else:
         yield Change("breaking", where, said, _NEW_VALUES)
@@ -125,14 +137,14 @@ def _values(where: str, old: Place, new: Place) -> Iterator[Change]:
             yield Change("compatible", where, f"values that come no more: {_spell_values(gone)}")
 
 
-def _limits(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
-    for name in sorted((old.keys() | new.keys()) - {ALTERNATIVES}):
+def _limits(where: str, old: Mapping[str, Limit], new: Mapping[str, Limit]) -> Iterator[Change]:
+    for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
-        if before == after and (name in old) == (name in new):
+        if before == after:
             continue
-        if name not in old:
+        if before is None:
             yield Change("compatible", where, f"{name} added: {_spell(after)}")
-        elif name not in new:
+        elif after is None:
             yield Change("breaking", where, f"{name} removed, was {_spell(before)}", _NEW_VALUES)
         else:
             said = f"{name} {_spell(before)} → {_spell(after)}"
@@ -140,21 +152,16 @@ def _limits(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Itera
             if narrower:
                 yield Change("compatible", where, said)
             else:
-                reason = _NEW_VALUES if narrower is False else "whether all values still fit is unknown"
-                yield Change("breaking", where, said, reason)
+                yield Change("breaking", where, said, _UNKNOWN if narrower is None else _NEW_VALUES)
 
 
-def _is_narrower(name: str, before: Any, after: Any) -> bool | None:
+def _is_narrower(name: str, before: Limit, after: Limit) -> bool | None:
     """None where nobody can tell."""
-    if not _is_number(before) or not _is_number(after):
+    if isinstance(before, tuple) and isinstance(after, tuple):
+        return True if set(before) < set(after) else False if set(after) < set(before) else None
+    if isinstance(before, tuple) or isinstance(after, tuple):
         return None
-    if name in _LOWEST:
-        return bool(after > before)
-    return bool(after < before) if name in _HIGHEST else None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return after > before if name in LOWEST else after < before
 
 
 def _notes(where: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[Change]:
@@ -175,10 +182,9 @@ def _spell_values(values: frozenset[str]) -> str:
     return ", ".join(_short(value) for value in shown) + more
 
 
-def _spell(value: Any) -> str:
-    return _short(json.dumps(value, ensure_ascii=True, default=str))
+def _spell(limit: Limit | None) -> str:
+    return _short(" and ".join(limit) if isinstance(limit, tuple) else json.dumps(limit))
 
 
 def _short(text: str) -> str:
-    printable = "".join(character if character.isprintable() else "?" for character in text)
-    return printable if len(printable) <= 60 else printable[:60] + "…"
+    return text if len(text) <= 60 else text[:60] + "…"

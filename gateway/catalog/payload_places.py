@@ -1,7 +1,7 @@
 """What a payload schema promises to a reader, place by place, in a form in which two schemas can be compared.
 
 Combined schemas are put together: ``allOf`` as all of it, ``anyOf`` and ``oneOf`` as what either allows. That is exact
-where the alternatives are of different types; where they are not, they are kept beside as a text to compare.
+where the alternatives are of different types; where they are not, they are kept beside it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from urllib.parse import unquote
 from gateway.catalog.references import parse_pointer
 from gateway.model import Contract
 
-ALTERNATIVES: Final = "anyOf, oneOf"
 CONDITION: Final = "if, then, else"
 NOTES: Final = frozenset(
     ["title", "description", "examples", "example", "default", "deprecated", "readOnly", "writeOnly", "externalDocs"]
@@ -28,6 +27,11 @@ LIMITED_TYPE: Final[Mapping[str, str]] = {
     **dict.fromkeys(["minProperties", "maxProperties", "patternProperties", "propertyNames", "dependencies"], "object"),
 }
 """Keywords that speak of values of one type only."""
+LOWEST: Final = frozenset({"minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties"})
+HIGHEST: Final = frozenset({"maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties"})
+
+Limit = float | tuple[str, ...]
+"""A bound as a number, or what else a keyword says: all of these JSON texts together."""
 
 _READ = frozenset(
     ["type", "properties", "required", "additionalProperties", "items", "enum", "const", "allOf", "anyOf", "oneOf"]
@@ -35,6 +39,8 @@ _READ = frozenset(
 _IGNORED = frozenset(["$ref", "$id", "$schema", "$comment", "$defs", "definitions", "if", "then", "else"])
 _NAMED = frozenset(["properties", "patternProperties", "dependencies", "dependentSchemas"])
 _MAX_LEVELS = 200
+_OBJECT: Final = frozenset({"object"})
+_NULL: Final = frozenset({"null"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +48,9 @@ class Place:
     """One place of a payload. Without anything said, any value may stand there.
 
     ``types`` are JSON Schema's, None for any. ``rest`` is what members that are not named hold, ``items`` what an
-    array holds, None for anything. ``values`` is the closed list of values as JSON texts. ``limits`` are all other
-    keywords that rule values out, ``notes`` those that rule out nothing. ``is_cut``: a projection took members away.
+    array holds, None for anything. ``values`` is the closed list of values as JSON texts. ``limits`` is what all other
+    keywords rule out, ``notes`` are those that rule out nothing. Of each group of ``alternatives`` one must hold besides,
+    where that says more than the rest of the place does. ``is_cut``: a projection took members away.
     """
 
     types: frozenset[str] | None = None
@@ -52,13 +59,20 @@ class Place:
     rest: Place | None = None
     items: Place | None = None
     values: frozenset[str] | None = None
-    limits: Mapping[str, Any] = field(default_factory=dict)
+    limits: Mapping[str, Limit] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
+    alternatives: tuple[tuple[Place, ...], ...] = ()
     is_cut: bool = False
 
     def allows(self, kind: str) -> bool:
-        """Whether a value of this type may stand here."""
-        return self.types is None or kind in self.types or (kind == "number" and "integer" in self.types)
+        """Whether some value of this type may stand here: an integer is a number, and a number may be an integer."""
+        if self.types is None or kind in self.types:
+            return True
+        return (kind == "number" and "integer" in self.types) or (kind == "integer" and "number" in self.types)
+
+    def covers(self, kind: str) -> bool:
+        """Whether the types rule out no value of this type."""
+        return self.types is None or kind in self.types or (kind == "integer" and "number" in self.types)
 
     @property
     def is_nothing(self) -> bool:
@@ -122,17 +136,22 @@ class _Reader:
         values = _values(schema)
         additional, items = schema.get("additionalProperties"), schema.get("items")
         limits = {
-            name: self._plain(value)
+            name: self._limit(name, value)
             for name, value in schema.items()
             if name not in _READ | NOTES | _IGNORED and not name.startswith("x-")
         }
         if isinstance(items, list):
-            limits["items"] = self._plain(items)
+            limits["items"] = self._limit("items", items)
+        rest = None if additional is None else self.read(additional, level)
+        required = frozenset(name for name in _schemas(schema.get("required")) if isinstance(name, str))
+        # A member that is required is promised, whether it is described or not.
+        members = dict.fromkeys(sorted(required), rest or ANYTHING)
+        members |= {str(name): self.read(one, level) for name, one in _mapping(schema.get("properties")).items()}
         place = Place(
             types=_types(schema, values),
-            members={str(name): self.read(one, level) for name, one in _mapping(schema.get("properties")).items()},
-            required=frozenset(name for name in schema.get("required") or () if isinstance(name, str)),
-            rest=None if additional is None else self.read(additional, level),
+            members=members,
+            required=required,
+            rest=rest,
             items=None if items is None or isinstance(items, list) else self.read(items, level),
             values=values,
             limits=limits,
@@ -143,9 +162,8 @@ class _Reader:
         for keyword in ("anyOf", "oneOf"):
             parts = [self.read(part, level) for part in _schemas(schema.get(keyword))]
             if parts:
-                place = both(place, reduce(either, parts))
-                if not _are_apart(parts):
-                    place = _limited(place, ALTERNATIVES, self._plain(schema[keyword]))
+                union = reduce(either, parts)
+                place = both(place, union if _is_exact(union, parts) else replace(union, alternatives=(tuple(parts),)))
         return self._with_condition(place, schema, level)
 
     def _with_condition(self, place: Place, schema: Mapping[str, Any], level: int) -> Place:
@@ -156,7 +174,14 @@ class _Reader:
             for name, member in self.read(schema.get(keyword, True), level).members.items():
                 if name not in place.members:
                     place = replace(place, members={**place.members, name: member})
-        return _limited(place, CONDITION, [self._plain(schema.get(keyword)) for keyword in ("if", "then", "else")])
+        condition = [schema.get(keyword) for keyword in ("if", "then", "else")]
+        return _limited(place, CONDITION, self._limit(CONDITION, condition))
+
+    def _limit(self, name: str, value: Any) -> Limit:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return (
+            value if is_number and name in LOWEST | HIGHEST else (_text(self._plain(value, are_names=name in _NAMED)),)
+        )
 
     def _plain(self, value: Any, level: int = 0, *, are_names: bool = False) -> Any:
         """A schema without what does not bind, references put in, so that equal means equal."""
@@ -181,7 +206,7 @@ def both(one: Place, other: Place) -> Place:
         members[name] = both(members[name], member) if name in members else member
     limits = dict(one.limits)
     for name, limit in other.limits.items():
-        limits[name] = limit if limits.get(name, limit) == limit else [limits[name], limit]
+        limits[name] = _stricter(name, limits[name], limit) if name in limits else limit
     return Place(
         types=_common(one.types, other.types),
         members=members,
@@ -191,6 +216,7 @@ def both(one: Place, other: Place) -> Place:
         values=one.values if other.values is None else other.values & (one.values or other.values),
         limits=limits,
         notes={**other.notes, **one.notes},
+        alternatives=one.alternatives + other.alternatives,
     )
 
 
@@ -224,16 +250,14 @@ def _cut(place: Place, pointers: Sequence[tuple[str, ...]]) -> Place:
         member = place.members.get(name, ANYTHING)
         if all(rests):
             # A member on the way that is no object is left out, so it is there for certain only if it always is one.
-            if member.types == {"object"} and name in place.required:
+            if member.types == _OBJECT and name in place.required:
                 required.add(name)
             members[name] = _cut(member, rests)
         else:
             if name in place.required:
                 required.add(name)
             members[name] = member
-    return Place(
-        types=frozenset({"object"}), members=members, required=frozenset(required), notes=place.notes, is_cut=True
-    )
+    return Place(types=_OBJECT, members=members, required=frozenset(required), notes=place.notes, is_cut=True)
 
 
 def _types(schema: Mapping[str, Any], values: frozenset[str] | None) -> frozenset[str] | None:
@@ -292,13 +316,13 @@ def _either(places: Sequence[Place | None]) -> Place | None:
 
 
 def _joined(one: Place, other: Place) -> frozenset[str] | None:
-    found = [frozenset({"null"}) if place.types == {"null"} else place.values for place in (one, other)]
-    if one.values is None and other.values is None or found[0] is None or found[1] is None:
+    found = [_NULL if place.types == _NULL else place.values for place in (one, other)]
+    if (one.values is None and other.values is None) or found[0] is None or found[1] is None:
         return None
     return found[0] | found[1]
 
 
-def _lasting(one: Place, other: Place) -> dict[str, Any]:
+def _lasting(one: Place, other: Place) -> dict[str, Limit]:
     """The limits of one alternative that hold for both: the other has them too, or has no values they speak of."""
     return {
         name: limit
@@ -307,10 +331,12 @@ def _lasting(one: Place, other: Place) -> dict[str, Any]:
     }
 
 
-def _are_apart(places: Sequence[Place]) -> bool:
-    """Whether no two of them allow values of the same type, so that taking them together loses nothing."""
+def _is_exact(union: Place, places: Sequence[Place]) -> bool:
+    """Whether taking them together lost nothing: no two of them allow values of the same type."""
     seen = set[str]()
     for place in places:
+        if place.alternatives or (place.values is not None and union.values is None):
+            return False
         if place.types is None:
             return False
         kinds = {"number" if kind == "integer" else kind for kind in place.types}
@@ -320,8 +346,17 @@ def _are_apart(places: Sequence[Place]) -> bool:
     return True
 
 
-def _limited(place: Place, name: str, limit: Any) -> Place:
-    return replace(place, limits={**place.limits, name: [place.limits[name], limit] if name in place.limits else limit})
+def _stricter(name: str, one: Limit, other: Limit) -> Limit:
+    """Both limits together."""
+    if isinstance(one, tuple) or isinstance(other, tuple):
+        texts = [limit if isinstance(limit, tuple) else (_text(limit),) for limit in (one, other)]
+        return tuple(sorted({*texts[0], *texts[1]}))
+    return max(one, other) if name in LOWEST else min(one, other)
+
+
+def _limited(place: Place, name: str, limit: Limit) -> Place:
+    known = place.limits.get(name)
+    return replace(place, limits={**place.limits, name: limit if known is None else _stricter(name, known, limit)})
 
 
 def _schemas(value: Any) -> list[Any]:

@@ -113,6 +113,14 @@ _TOPICS = sa.Table(
     sa.Column("topic", sa.String(249), primary_key=True),
     sa.Column("incarnation", sa.Integer, nullable=False),
 )
+_LIVES = sa.Table(
+    "topic_lives",
+    _METADATA,
+    sa.Column("cluster", sa.Text, primary_key=True),
+    sa.Column("topic", sa.String(249), primary_key=True),
+    sa.Column("topic_id", sa.String(64), primary_key=True),
+    sa.Column("incarnation", sa.Integer, nullable=False),
+)
 _STATE = sa.Table(
     "catalog_state",
     _METADATA,
@@ -217,24 +225,44 @@ class Store:
             with self._reading() as connection:
                 return str(connection.execute(query).scalar_one())
 
-    def incarnation(self, cluster: str, topic: str) -> int:
-        """Which life of the topic this is: 1 until its history was seen to change."""
+    def incarnation(self, cluster: str, topic: str, *, topic_id: str | None = None) -> int:
+        """Which life of the topic this is: 1 until its history was seen to change.
+
+        ``topic_id`` is Kafka's own id of the topic. The first one to be told belongs to the present life, each other
+        begins the next, once, whoever tells it first. Every id keeps its life for ever, so that a broker that is behind
+        and still names the one before changes nothing. None, where there are no ids: the present life.
+        """
         with self._reading() as connection:
-            return _incarnation(connection, cluster, topic)
+            known = _incarnation(connection, cluster, topic, topic_id=topic_id)
+        if known is not None:
+            return known
+        with self._writing() as connection:
+            _lock_revision(connection)
+            known = _incarnation(connection, cluster, topic, topic_id=topic_id)
+            if known is not None:
+                return known
+            present = _present(connection, cluster, topic)
+            others = sa.select(_LIVES.c.topic_id).where(_LIVES.c.cluster == cluster, _LIVES.c.topic == topic)
+            if connection.execute(others).first() is not None:
+                present += 1
+                _set_incarnation(connection, cluster, topic, present)
+            life = {"cluster": cluster, "topic": topic, "topic_id": topic_id, "incarnation": present}
+            connection.execute(_LIVES.insert().values(life))
+            return present
 
     def bump_incarnation(self, cluster: str, topic: str, *, seen: int) -> int:
         """Begin the next life, if ``seen`` is still the present one, and return the present one.
 
-        Nodes that saw the same change all call this; it counts once.
+        Nodes that saw the same change all call this; it counts once. For changes that give the topic no other id.
         """
         with self._writing() as connection:
             _lock_revision(connection)
-            present = _incarnation(connection, cluster, topic)
+            present = _present(connection, cluster, topic)
             if present != seen:
                 return present
-            where = sa.and_(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
-            if connection.execute(_TOPICS.update().where(where).values(incarnation=seen + 1)).rowcount == 0:
-                connection.execute(_TOPICS.insert().values(cluster=cluster, topic=topic, incarnation=seen + 1))
+            _set_incarnation(connection, cluster, topic, seen + 1)
+            same = sa.and_(_LIVES.c.cluster == cluster, _LIVES.c.topic == topic, _LIVES.c.incarnation == seen)
+            connection.execute(_LIVES.update().where(same).values(incarnation=seen + 1))
             return seen + 1
 
     @contextmanager
@@ -309,9 +337,24 @@ def _bump_revision(connection: sa.Connection) -> None:
     connection.execute(_STATE.update().values(revision=_STATE.c.revision + 1))
 
 
-def _incarnation(connection: sa.Connection, cluster: str, topic: str) -> int:
+def _incarnation(connection: sa.Connection, cluster: str, topic: str, *, topic_id: str | None) -> int | None:
+    """The life of this id, None where it was never told."""
+    if topic_id is None:
+        return _present(connection, cluster, topic)
+    named = sa.and_(_LIVES.c.cluster == cluster, _LIVES.c.topic == topic, _LIVES.c.topic_id == topic_id)
+    found: int | None = connection.execute(sa.select(_LIVES.c.incarnation).where(named)).scalar()
+    return found
+
+
+def _present(connection: sa.Connection, cluster: str, topic: str) -> int:
     query = sa.select(_TOPICS.c.incarnation).where(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
     return int(connection.execute(query).scalar() or 1)
+
+
+def _set_incarnation(connection: sa.Connection, cluster: str, topic: str, incarnation: int) -> None:
+    where = sa.and_(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
+    if connection.execute(_TOPICS.update().where(where).values(incarnation=incarnation)).rowcount == 0:
+        connection.execute(_TOPICS.insert().values(cluster=cluster, topic=topic, incarnation=incarnation))
 
 
 def _stored(connection: sa.Connection) -> dict[Key, Stored]:

@@ -1,4 +1,4 @@
-"""``gateway contracts``: the AsyncAPI files, checked and shown."""
+"""``gateway contracts``: the AsyncAPI files, checked, shown, compared and drafted."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.cli.comparing import diff
+from gateway.cli.drafting import new
 from gateway.cli.options import format_option, print_json, read_settings, settings_options
 from gateway.errors import ConfigurationProblems
 
@@ -90,6 +92,10 @@ def show(
         width = max(len(name) for name in description)
         for name, value in description.items():
             click.echo(f"{name:<{width}}  {_spell(value)}")
+
+
+contracts.add_command(new)
+contracts.add_command(diff)
 
 
 def _load(directory: Path) -> Contracts:

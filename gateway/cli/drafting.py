@@ -112,9 +112,7 @@ async def _sample(settings: Settings, cluster: str, topic: str, *, count: int) -
     return await read_newest(KafkaCluster(reached, name=cluster, clock=SystemClock()), topic, count=count)
 
 
-def _draft(
-    settings: Settings, sampled: Sampled, *, stream: str, topic: str, cluster: str, with_example: bool
-) -> str:
+def _draft(settings: Settings, sampled: Sampled, *, stream: str, topic: str, cluster: str, with_example: bool) -> str:
     from gateway.catalog.draft import Origin, choose_example, write_contract
     from gateway.catalog.inference import Sample, infer
 

@@ -81,9 +81,7 @@ class _Reading:
     async def _read_stretch(self, start: Vector, until: Vector) -> None:
         at = start
         while at != until and not self._is_over():
-            slice_ = await self._pool.read(
-                self._topic, at, until, max_records=self._count, max_bytes=self._left_bytes
-            )
+            slice_ = await self._pool.read(self._topic, at, until, max_records=self._count, max_bytes=self._left_bytes)
             at = slice_.vector
             self._records += slice_.records
             self._left_bytes -= sum(len(record.key or b"") + len(record.value or b"") for record in slice_.records)
@@ -93,7 +91,7 @@ class _Reading:
 
 
 def shares(earliest: Vector, until: Vector, *, count: int) -> Vector:
-    """Where to begin so that ``count`` offsets lie before ``until``: the same number of each partition, as far as they go.
+    """Where to begin so that ``count`` offsets lie before ``until``: as many of each partition, as far as they go.
 
     What short partitions cannot give, longer ones do. All offsets where there are not so many.
     """

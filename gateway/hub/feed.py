@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Sequence
-from typing import Protocol, TypeVar, cast
+from typing import Final, Protocol, TypeVar, cast
 
-from gateway.clock import Clock
 from gateway.hub.log import TopicLog
 from gateway.hub.pump import Pump, Pumped
 from gateway.hub.view import Route, ValueIndex, View
@@ -17,6 +16,9 @@ from gateway.model import Record, Vector
 from gateway.uid import RecordIdentity
 
 T = TypeVar("T")
+VIEW_LINGER_SECONDS: Final = 30.0
+RESTING_VIEWS: Final = 8
+"""So many views without readers a topic; the one that rests longest is let go first."""
 
 
 class TopicFeed:
@@ -29,7 +31,6 @@ class TopicFeed:
         topic: str,
         log: TopicLog,
         pump: Pump,
-        clock: Clock,
         incarnation: int,
         identity: RecordIdentity,
         on_other_history: Callable[[TopicFeed], None],
@@ -43,12 +44,13 @@ class TopicFeed:
         self.users = 0
         self.is_live = asyncio.Event()
         self.down_reason: str | None = None
-        self.last_append_monotonic = clock.monotonic()
+        self.over_reason: str | None = None
+        self.head_millis: int | None = None
         self._on_other_history = on_other_history
         self._on_flush = on_flush
-        self._clock = clock
         self._pump = pump
         self._views: dict[Hashable, View] = {}
+        self._resting: dict[Hashable, asyncio.TimerHandle] = {}
         self._shared: dict[Hashable, object] = {}
         self._listeners: dict[Pumped, None] = {}
         self._routes: dict[int, _Waiting] = {}
@@ -70,16 +72,16 @@ class TopicFeed:
 
     def append(self, partition: int, records: Sequence[Record], position: int) -> None:
         self.log.append(partition, records, position)
-        self.last_append_monotonic = self._clock.monotonic()
+        if records:
+            self.head_millis = records[-1].timestamp
 
     def flush(self) -> None:
         """Wake those for whom something may have come, each time starting with another one."""
-        start, self._flushed = max(self._flushed, self.log.first), self.log.head
+        start, self._flushed = self._flushed, self.log.head
         ready = self._pump.ready
         listeners = self._listeners
         if listeners:
-            for listener in listeners:
-                ready(listener)
+            self._pump.queue(listeners)
             first = next(iter(listeners))
             del listeners[first]
             listeners[first] = None
@@ -121,16 +123,25 @@ class TopicFeed:
         view = self._views.get(key)
         if view is None:
             view = self._views[key] = make(self)
+        resting = self._resting.pop(key, None)
+        if resting is not None:
+            resting.cancel()
         view.readers += 1
         return view
 
     def release_view(self, key: Hashable) -> None:
-        """One reader less. Encoded bytes are let go with the last one."""
+        """One reader less. Without any the view rests for a while: who pulls comes back for the next page of it."""
         view = self._views[key]
         view.readers -= 1
         if not view.readers:
-            del self._views[key]
-            view.close()
+            loop = asyncio.get_running_loop()
+            self._resting[key] = loop.call_later(VIEW_LINGER_SECONDS, self._close_view, key)
+            if len(self._resting) > RESTING_VIEWS:
+                self._close_view(next(iter(self._resting)))
+
+    def _close_view(self, key: Hashable) -> None:
+        self._resting.pop(key).cancel()
+        self._views.pop(key).close()
 
     def shared(self, key: Hashable, make: Callable[[], T]) -> T:
         """Something derived from the log that several views use (a field index), made once."""
@@ -142,7 +153,8 @@ class TopicFeed:
         return sum(view.bytes for view in self._views.values())
 
     def view_count(self) -> int:
-        return len(self._views)
+        """Views with readers."""
+        return len(self._views) - len(self._resting)
 
     def trim_idle_views(self) -> None:
         """Let go of encoded bytes that nobody asked for since the last call; they are made again when needed."""
@@ -193,6 +205,12 @@ class _Waiting:
     def wake(self, log: TopicLog, start: int, ready: Callable[[Pumped], None]) -> None:
         """Give a turn to those for whom records from ``start`` on may be."""
         if not self._keys:
+            return
+        if start < log.first:
+            # More came at once than the log holds: what has gone again unseen may have been for anybody.
+            for reader in self._resting():
+                reader.overtaken(start)
+                ready(reader)
             return
         came: set[object] = set()
         at = start

@@ -7,6 +7,7 @@ import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 
 from gateway.clock import Clock
@@ -104,7 +105,7 @@ class Hub:
         self._incarnation = incarnation
         self._next_incarnation = next_incarnation
         self._ended: dict[tuple[str, str], int] = {}
-        self.on_other_history: list[Callable[[TopicFeed], None]] = []
+        self.on_feed_over: list[Callable[[TopicFeed, str], None]] = []
         self._uses: dict[tuple[str, str], _Use] = {}
         self._starting: dict[tuple[str, str], asyncio.Lock] = {}
 
@@ -174,6 +175,7 @@ class Hub:
         reader = source.reader(feed)
         # A context of its own: it outlives the request that asked first, and must not log under that one's id.
         task = asyncio.create_task(reader.run(), name=f"reader {topic}", context=contextvars.Context())
+        task.add_done_callback(partial(self._reader_ended, feed))
         return _Use(feed, reader, task)
 
     def _reclaim(self) -> None:
@@ -204,14 +206,27 @@ class Hub:
         """The feed's topic is another one now: let go of it. Whoever comes next gets a feed of the new life, in which
         the cursors of the old one are told apart."""
         log.warning("a topic's history changed", extra={"fields": {"cluster": feed.cluster, "topic": feed.topic}})
+        if self._let_go(feed, "The stream's history has changed."):
+            self._ended[feed.cluster, feed.topic] = feed.incarnation
+
+    def _reader_ended(self, feed: TopicFeed, task: asyncio.Task[None]) -> None:
+        """A reader never ends by itself; one that does would leave its streams open and silent for ever."""
+        if not task.cancelled():
+            fields = {"cluster": feed.cluster, "topic": feed.topic}
+            log.error("a topic's reader broke", exc_info=task.exception(), extra={"fields": fields})
+            self._let_go(feed, "The stream's source failed.")
+
+    def _let_go(self, feed: TopicFeed, reason: str) -> bool:
+        """Nothing comes to this feed any more: its readers are told, and whoever comes next gets another."""
         use = self._uses.get((feed.cluster, feed.topic))
         if use is None or use.feed is not feed:
-            return
+            return False
         del self._uses[feed.cluster, feed.topic]
-        self._ended[feed.cluster, feed.topic] = feed.incarnation
         use.task.cancel()
-        for listener in self.on_other_history:
-            listener(feed)
+        feed.over_reason = reason
+        for listener in self.on_feed_over:
+            listener(feed, reason)
+        return True
 
     def _close(self, feed: TopicFeed) -> None:
         key = (feed.cluster, feed.topic)

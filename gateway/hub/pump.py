@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Iterable
 from typing import Final, Protocol
 
 TURN_SECONDS: Final = 0.005
@@ -42,6 +43,14 @@ class Pump:
         if not self._scheduled and not self._running:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def queue(self, readers: Iterable[Pumped]) -> None:
+        """``ready`` for many at once; the caller runs the pump next."""
+        append = self._ready.append
+        for reader in readers:
+            if not reader.queued:
+                reader.queued = True
+                append(reader)
 
     def run(self) -> None:
         """Give turns now, within the bound; for the caller that has just woken everybody."""

@@ -77,6 +77,9 @@ class Block:
         """The wire bytes of entries a ≤ k < b; the very chunk where they are one."""
         start = self.ends[a - 1] if a else 0
         end = self.ends[b - 1]
+        if start == end:
+            # Gaps where the protocol tells of them elsewhere.
+            return b""
         at = bisect_right(self._chunk_ends, start)
         chunk_start = self._chunk_ends[at - 1] if at else 0
         if end <= self._chunk_ends[at]:
@@ -216,7 +219,10 @@ class View:
         self.encoder = encoder
         self.selector = selector
         self._blocks: dict[int, Block] = {}
-        self._slices: dict[tuple[int, int, int, bool], Slice] = {}
+        self._slices: dict[tuple[int, int, int, bool, bool], Slice] = {}
+        # What was taken last within the usual bounds, and where: at the head all readers take the same.
+        self.tail: Slice | None = None
+        self.tail_index = -1
         self._taken = True
         self.bytes = 0
         self.readers = 0
@@ -225,23 +231,28 @@ class View:
     def close(self) -> None:
         """Let go of the log and of all encoded bytes."""
         self._log.on_evict.remove(self._forget)
+        self._drop()
+
+    def _drop(self) -> None:
         self._blocks.clear()
-        self._slices.clear()
+        self._drop_slices()
         self.bytes = 0
+
+    def _drop_slices(self) -> None:
+        self._slices.clear()
+        self.tail, self.tail_index = None, -1
 
     def trim_if_idle(self) -> None:
         """Drop what is encoded if nobody took any of it since the last call."""
         if not self._taken:
-            self._blocks.clear()
-            self._slices.clear()
-            self.bytes = 0
+            self._drop()
         self._taken = False
 
     def _forget(self, page: Page) -> None:
         block = self._blocks.pop(page.first, None)
         if block is not None:
             self.bytes -= block.size
-        self._slices.clear()
+        self._drop_slices()
 
     def take(
         self,
@@ -259,7 +270,7 @@ class View:
         """
         if index >= self._log.head:
             return None
-        key = (index, max_records, max_bytes, after_gap)
+        key = (index, max_records, max_bytes, after_gap, at_least_one)
         known = self._slices.get(key)
         if known is not None:
             return known
@@ -283,6 +294,8 @@ class View:
             # The oldest goes first: stalled readers at odd places must not push out the slice all others are taking.
             del self._slices[next(iter(self._slices))]
         self._slices[key] = piece
+        if key == (index, SLICE_RECORDS, SLICE_BYTES, False, True) and piece.gap is None:
+            self.tail, self.tail_index = piece, index
         return piece
 
     def _block(self, page: Page) -> Block:
@@ -294,9 +307,15 @@ class View:
         a, b = block.encoded_to - page.first, len(page.records)
         if a < b:
             before = block.size
-            # Places in the page → places in the part that is encoded now.
-            chosen = None if self.selector is None else [at - a for at in self.selector.choose(page, a, b)]
-            self.encoder.encode(block, page.records[a:b], first=block.encoded_to, chosen=chosen)
+            try:
+                # Places in the page → places in the part that is encoded now.
+                chosen = None if self.selector is None else [at - a for at in self.selector.choose(page, a, b)]
+                self.encoder.encode(block, page.records[a:b], first=block.encoded_to, chosen=chosen)
+            except BaseException:
+                # Half an encoding has entries without bytes: the next reader begins this page anew.
+                del self._blocks[page.first]
+                self.bytes -= before
+                raise
             block.encoded_to = page.end
             if not self._log.grows(page):
                 block.compact()

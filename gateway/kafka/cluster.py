@@ -11,10 +11,11 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.errors import IncompatibleBrokerVersion
 from aiokafka.protocol.metadata import MetadataRequest
 
 from gateway.clock import Clock
-from gateway.kafka.faults import KafkaUnavailable, describe
+from gateway.kafka.faults import KafkaUnavailable, Unsupported, describe
 
 _log = logging.getLogger("gateway.kafka")
 
@@ -109,13 +110,17 @@ class KafkaCluster:
         """Send one request over the cluster's shared client, to one broker or to any, and return the response.
 
         Bounded by ``REQUEST_SECONDS``. A client that failed is closed, and the next request makes another. Raises
-        KafkaUnavailable; error codes inside the response are the caller's.
+        KafkaUnavailable, and Unsupported where the brokers do not know the request; error codes inside the response are
+        the caller's.
         """
         client: AIOKafkaClient | None = None
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 client = await self._connected()
                 return await client.send(client.get_random_node() if node is None else node, request)
+        except (IncompatibleBrokerVersion, NotImplementedError) as fault:
+            # Found when the versions were compared, before anything was sent: the client is as good as before.
+            raise Unsupported(f"Kafka cluster {self._name}: {describe(fault)}") from fault
         except Exception as fault:
             if client is not None and client is self._client:
                 self._client = None

@@ -25,6 +25,10 @@ class TopicMissing(KafkaUnavailable):
     """The cluster answers and knows no such topic."""
 
 
+class Unsupported(KafkaUnavailable):
+    """The brokers are of a kind that does not know this request."""
+
+
 class OutOfRange(Exception):
     """A position that the topic does not hold (any more). Never shown to a partner; the engine makes a gap of it.
 

@@ -1,4 +1,4 @@
-"""Where a topic begins, where it ends, and where it stood at a time."""
+"""Where a topic begins, where it ends, where it stood at a time, which topic it is, and how long it keeps records."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from gateway.kafka.cluster import KafkaCluster
-from gateway.kafka.faults import KafkaUnavailable, TopicMissing
+from gateway.kafka.faults import KafkaUnavailable, TopicMissing, Unsupported
+from gateway.kafka.identity import TopicIdRequest, topic_id_in
+from gateway.kafka.retention import retention_in, retention_request
 from gateway.model import Vector
 
 T = TypeVar("T")
@@ -70,6 +72,30 @@ class Offsets:
             return earliest, await self._listed(topic, leaders, _LATEST)
 
         return await self._bounded(topic, both)
+
+    async def topic_id(self, topic: str) -> str | None:
+        """Kafka's own id of the topic, another one each time a topic is made; None where the brokers have no ids."""
+
+        async def look() -> str | None:
+            try:
+                code, found = topic_id_in(await self._cluster.ask(TopicIdRequest(topic)))
+            except Unsupported:
+                return None
+            self._raise_if_missing(topic, code)
+            return found
+
+        return await self._bounded(topic, look)
+
+    async def retention_ms(self, topic: str) -> int | None:
+        """How long records are kept, as far as their age decides that; None where it does not, or is not told."""
+
+        async def look() -> int | None:
+            try:
+                return retention_in(await self._cluster.ask(retention_request(topic)))
+            except Unsupported:
+                return None
+
+        return await self._bounded(topic, look)
 
     async def at_time(self, topic: str, millis: int) -> Vector:
         """The first offset whose Kafka time is at or after ``millis``, and the end where there is none.
@@ -141,9 +167,7 @@ class Offsets:
         """The broker that leads each partition, by partition number."""
         response = await self._cluster.ask(MetadataRequest([topic], allow_auto_topic_creation=False))
         for code, _name, *_internal, partitions in response.topics:
-            if kafka_errors.for_code(code) is kafka_errors.UnknownTopicOrPartitionError:
-                raise TopicMissing(f"Kafka cluster {self._cluster.name}: there is no topic {topic}")
-            self._raise_for(topic, code)
+            self._raise_if_missing(topic, code)
             leaders = {number: leader for _code, number, leader, *_replicas in partitions}
             if not leaders or set(leaders) != set(range(len(leaders))):
                 raise _Moved(f"topic {topic} has no complete list of partitions")
@@ -170,6 +194,11 @@ class Offsets:
                     self._raise_for(topic, code)
                     found[partition] = offset
         return tuple(found)
+
+    def _raise_if_missing(self, topic: str, code: int) -> None:
+        if kafka_errors.for_code(code) is kafka_errors.UnknownTopicOrPartitionError:
+            raise TopicMissing(f"Kafka cluster {self._cluster.name}: there is no topic {topic}")
+        self._raise_for(topic, code)
 
     def _raise_for(self, topic: str, code: int) -> None:
         fault = kafka_errors.for_code(code)

@@ -41,16 +41,26 @@ class Projection:
 
     def __init__(self, pointers: tuple[str, ...]) -> None:
         self._tree = tree(pointers)
-        self._decode: Callable[[bytes], Any] = msgspec.json.Decoder(_struct(self._tree, name="root")).decode
+        self._decode = _decoder(self._tree)
         self._encode = msgspec.json.Encoder().encode
 
     def apply(self, value: bytes) -> bytes:
         """``value``, valid JSON, cut down. Anything but an object at the top has none of the members: ``{}``."""
+        if self._decode is None:
+            return _cut(value, self._tree)
         try:
             return self._encode(self._decode(value))
         except (msgspec.ValidationError, msgspec.DecodeError, RecursionError):
             # A member on the way that is no object here, or text that only the slow parser takes: cut level by level.
             return _cut(value, self._tree)
+
+
+def _decoder(node: Tree) -> Callable[[bytes], Any] | None:
+    """A decoder to a struct with the tree's members; None where a name is one that msgspec takes for no struct."""
+    try:
+        return msgspec.json.Decoder(_struct(node, name="root")).decode
+    except ValueError:
+        return None
 
 
 def _struct(node: Tree, *, name: str) -> type:

@@ -83,6 +83,7 @@ class Reading:
         "_trail",
         "_view",
         "failed",
+        "is_routed",
         "mode",
         "replayed",
         "stalled",
@@ -120,6 +121,7 @@ class Reading:
         self.failed: GatewayError | None = None
         self.stalled: Unavailable | None = None
         self.replayed = 0
+        self.is_routed = view.selector is not None and view.selector.route is not None
         self._place()
 
     # ---- what a reader asks --------------------------------------------------------------------------------------
@@ -150,6 +152,16 @@ class Reading:
         if not self._queue and self.mode == "merge":
             self._merge()
         return self._take_private(max_records, max_bytes, at_least_one=at_least_one)
+
+    def take_usual(self) -> Slice | None:
+        """``take`` within the usual bounds, for streams: what all readers at the head take is found by one look."""
+        view = self._view
+        piece = view.tail
+        if piece is None or view.tail_index != self._index or self.mode != "shared" or self._queue or self._after_gap:
+            return self.take()
+        self._index = piece.stop
+        self._trail = piece.trail
+        return piece
 
     @property
     def more(self) -> bool:

@@ -6,9 +6,9 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.counters import Counters
@@ -95,9 +95,12 @@ class PullRead:
     def cursor(self) -> str:
         return self._teller.cursor(self.reading.vector())
 
-    async def wait(self) -> None:
-        """Until there may be more to take."""
+    def wait(self) -> Coroutine[Any, Any, None]:
+        """Until there may be more to take; from the call on, not from its first step."""
         self.feed.listen(self)
+        return self._news()
+
+    async def _news(self) -> None:
         await self._ready.wait()
         self._ready.clear()
 
@@ -134,7 +137,7 @@ class Registry:
         self._shapes: dict[str, Counter[tuple[str, Shape]]] = {}
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
-        hub.on_other_history.append(self._end_all_of)
+        hub.on_feed_over.append(self._end_all_of)
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -142,7 +145,7 @@ class Registry:
     def refuse_while_draining(self) -> None:
         """Raises Draining once the drain has begun."""
         if self.draining.is_set():
-            raise Draining("This node is being stopped.", retry_after_ms=random.randint(*RETRY_MS))  # noqa: S311
+            raise _draining()
 
     def new_session(self) -> str:
         """A name for a read: unguessable, and not a secret."""
@@ -243,6 +246,11 @@ class Registry:
         self._keys[session] = (key, shape)
         reading = self.reading(opening, view, teller, grant, on_ready=subscription.wake)
         subscription.start(reading)
+        # What happened between the opening and now was told to those who were open then.
+        if self.draining.is_set():
+            subscription.end(_draining())
+        elif opening.feed.over_reason is not None:
+            subscription.end(_over(opening.feed.over_reason))
         return subscription
 
     def _forget(self, subscription: Subscription) -> None:
@@ -264,17 +272,27 @@ class Registry:
         position = Position(opening.vector, opening.feed.incarnation, shape.shard)
         return self._codec.encode(grant.contract.stream, position)
 
-    def _end_all_of(self, feed: TopicFeed) -> None:
-        """The topic has another history: its readers come back with their cursors, and are told of the gap then."""
+    def _end_all_of(self, feed: TopicFeed, reason: str) -> None:
+        """The feed is over: its readers come back with their cursors, and are told of a gap then if there is one."""
         for subscription in [one for one in self._sessions.values() if one.feed is feed]:
-            retry_after_ms = random.randint(*RETRY_MS)  # noqa: S311
-            subscription.end(Unavailable("The stream's history has changed.", retry_after_ms=retry_after_ms))
+            subscription.end(_over(reason))
 
     async def drain(self) -> None:
         """Say goodbye to every stream, some at a time; no new ones are let in from now on."""
         self.draining.set()
         while self._sessions:
             for subscription in list(self._sessions.values())[:DRAIN_BATCH]:
-                retry_after_ms = random.randint(*RETRY_MS)  # noqa: S311
-                subscription.end(Draining("This node is being stopped.", retry_after_ms=retry_after_ms))
+                subscription.end(_draining())
             await asyncio.sleep(DRAIN_PAUSE_SECONDS)
+
+
+def _draining() -> Draining:
+    return Draining("This node is being stopped.", retry_after_ms=_retry_ms())
+
+
+def _over(reason: str) -> Unavailable:
+    return Unavailable(reason, retry_after_ms=_retry_ms())
+
+
+def _retry_ms() -> int:
+    return random.randint(*RETRY_MS)  # noqa: S311 - jitter, not a secret

@@ -43,15 +43,14 @@ def extractor(pointer: str) -> Callable[[bytes | None], Any]:
     It returns ABSENT where there is none, None for null, UNDECODABLE where the payload is not JSON in UTF-8.
     """
     path = tokens(pointer)
-    kind: Any = Any
-    for token in reversed(path):
-        kind = msgspec.defstruct("Level", [("below", kind, msgspec.UNSET)], rename={"below": token})
-    decode = msgspec.json.Decoder(kind).decode
+    decode = _decoder(path)
     depth = len(path)
 
     def read(value: bytes | None) -> Any:
         if value is None:
             return ABSENT
+        if decode is None:
+            return _read_slowly(value, path)
         try:
             value.decode("utf-8")
             found: Any = decode(value)
@@ -64,6 +63,17 @@ def extractor(pointer: str) -> Callable[[bytes | None], Any]:
         return ABSENT if found is msgspec.UNSET else found
 
     return read
+
+
+def _decoder(path: list[str]) -> Callable[[bytes], Any] | None:
+    """A decoder to nested structs along the path; None where a name is one that msgspec takes for no struct."""
+    kind: Any = Any
+    try:
+        for token in reversed(path):
+            kind = msgspec.defstruct("Level", [("below", kind, msgspec.UNSET)], rename={"below": token})
+        return msgspec.json.Decoder(kind).decode
+    except ValueError:
+        return None
 
 
 def _read_slowly(value: bytes, path: list[str]) -> Any:

@@ -157,6 +157,7 @@ class Subscription:
             self.reading.skip_to(index)
 
     def _listen_to_all(self) -> None:
+        self._settle_idle()
         self.feed.forget(self)
         self.feed.listen(self)
         self._idle = self._routed = False
@@ -184,7 +185,7 @@ class Subscription:
             self._stand_aside()
             return False
         try:
-            piece = reading.take()
+            piece = reading.take_usual()
             if piece is None:
                 if reading.failed is not None:
                     self.end(reading.failed)
@@ -200,7 +201,8 @@ class Subscription:
                 deliveries.bytes += piece.data_bytes
             if reading.more:
                 return True
-            self._rest(reading)
+            if reading.is_routed:
+                self._rest(reading)
             return False
         except Exception as error:
             log.error("a stream failed", exc_info=error)
@@ -211,7 +213,8 @@ class Subscription:
         """Leave the wake list until the outlet resumes, and watch that it does."""
         self.feed.forget(self)
         self._settle_idle()
-        self._routed = False
+        # From here on nobody says what comes, so standing still no longer means that nothing did.
+        self._idle = self._routed = False
         if self._outlet.paused and self._pacing is None:
             self._pacing = self._wheel.schedule(TOO_SLOW_SECONDS, self._check_pace)
 
@@ -291,14 +294,19 @@ class Subscription:
             self.counters.stream(self.grant.contract.stream).replayed_records += self.reading.replayed
         try:
             if error is not None:
-                self.counters.count_goodbye(self.transport, code=error.code)
-                if self.reading is not None:
-                    cursor = self.cursor()
-                    self._outlet.say(
-                        self._outlet.framing.event("goodbye", events.goodbye(error, cursor=cursor), cursor=cursor)
-                    )
+                self._say_goodbye(error)
+        except Exception as failure:
+            # Whatever is wrong with it, its response ends and its things are given back.
+            log.error("a goodbye failed", exc_info=failure)
+        try:
             if isinstance(error, TooSlow):
                 self._outlet.abort()
             self._outlet.finish(error)
         finally:
             self._on_end(self)
+
+    def _say_goodbye(self, error: GatewayError) -> None:
+        self.counters.count_goodbye(self.transport, code=error.code)
+        if self.reading is not None:
+            cursor = self.cursor()
+            self._outlet.say(self._outlet.framing.event("goodbye", events.goodbye(error, cursor=cursor), cursor=cursor))

@@ -70,6 +70,9 @@ class DirectHttpOutlet:
 
     async def serve(self, subscription: Subscription, send: Send) -> None:
         """Wait for the end of the stream and complete the response."""
+        if self._writer.closed:
+            # Gone before the stream began: nobody else would ever say so.
+            subscription.leave()
         try:
             await self._ended
             await send({"type": "http.response.body", "body": b"", "more_body": False})

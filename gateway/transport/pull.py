@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from gateway.hub.pump import TURN_SECONDS
 from gateway.model import Grant, Transport
 from gateway.subscription.registry import PullRead
 from gateway.subscription.request import ReadRequest
@@ -33,13 +34,10 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         headers = gate.stream_headers(opening, grant, shape)
         read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
         try:
-            await page.fill(read, draining=gate.registry.draining, receive=receive)
+            is_heard = await page.fill(read, draining=gate.registry.draining, receive=receive)
             body = page.body(read, grant, shape)
         finally:
             read.close()
-    deliveries = gate.counters.stream(grant.contract.stream).by_protocol[TRANSPORT]
-    deliveries.records += page.records
-    deliveries.bytes += page.data_bytes
     headers += [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),
@@ -47,6 +45,11 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+    if is_heard:
+        # After the server took it, as on every protocol: what was not sent is not counted.
+        deliveries = gate.counters.stream(grant.contract.stream).by_protocol[TRANSPORT]
+        deliveries.records += page.records
+        deliveries.bytes += page.data_bytes
 
 
 class _Page:
@@ -60,23 +63,27 @@ class _Page:
         self.records = 0
         self.data_bytes = 0
 
-    async def fill(self, read: PullRead, *, draining: asyncio.Event, receive: Receive) -> None:
-        """Take what is there; wait for the first record as long as the request says, unless this node is stopped."""
+    async def fill(self, read: PullRead, *, draining: asyncio.Event, receive: Receive) -> bool:
+        """Take what is there; wait for the first record as long as the request says, unless this node is stopped.
+
+        False: the client has gone meanwhile.
+        """
         loop = asyncio.get_running_loop()
         began = loop.time()
         patience = began + self._request.wait_seconds
         replay_patience = began + REPLAY_SECONDS
         while True:
-            self._take(read)
+            await self._take(read)
             if read.reading.failed is not None:
                 raise read.reading.failed
-            if self._full():
-                return
+            if self._full() or (self.records and read.reading.more):
+                # Of what is there already, the next record would be too much.
+                return True
             if read.reading.mode != "replay" and (self.records or self._gaps):
-                return
+                return True
             if self.records and loop.time() - began >= FULLER_SECONDS:
                 # A replay that finds little (a narrow filter) gives what it has found.
-                return
+                return True
             deadline = patience
             if self.records:
                 deadline = began + FULLER_SECONDS
@@ -85,13 +92,15 @@ class _Page:
             if draining.is_set() or loop.time() >= deadline:
                 if read.reading.stalled is not None and not self._gaps and not self.records:
                     raise read.reading.stalled
-                return
-            await _first(read.wait(), draining.wait(), receive, seconds=deadline - loop.time())
+                return True
+            if await _first(read.wait(), draining.wait(), receive, seconds=deadline - loop.time()):
+                return False
 
     def _full(self) -> bool:
         return self.records >= self._request.limit or self._bytes >= self._request.max_bytes
 
-    def _take(self, read: PullRead) -> None:
+    async def _take(self, read: PullRead) -> None:
+        turn_ends = time.monotonic() + TURN_SECONDS
         while self.records < self._request.limit:
             room = self._request.max_bytes - self._bytes
             if room <= 0:
@@ -108,6 +117,10 @@ class _Page:
             self.data_bytes += piece.data_bytes
             if piece.gap is not None:
                 self._gaps.append({"before": self.records, **piece.gap.data()})
+            if time.monotonic() > turn_ends:
+                # A narrow filter may look through the whole log: others live on this loop too.
+                await asyncio.sleep(0)
+                turn_ends = time.monotonic() + TURN_SECONDS
 
     def body(self, read: PullRead, grant: Grant, shape: Shape) -> bytes:
         following = read.reading.next_time()
@@ -123,8 +136,8 @@ class _Page:
         return b'{"records":[%b],%b' % (records, msgspec.json.encode(tail)[1:])
 
 
-async def _first(news: Any, stop: Any, receive: Receive, *, seconds: float) -> None:
-    """Return when there are news, when the node is stopped, when the client has gone, or after the time."""
+async def _first(news: Any, stop: Any, receive: Receive, *, seconds: float) -> bool:
+    """Return when there are news, when the node is stopped, when the client has gone (then True), or after the time."""
 
     async def gone() -> None:
         while (await receive())["type"] != "http.disconnect":
@@ -132,7 +145,8 @@ async def _first(news: Any, stop: Any, receive: Receive, *, seconds: float) -> N
 
     tasks = [asyncio.ensure_future(coroutine) for coroutine in (news, stop, gone())]
     try:
-        await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        return tasks[-1] in done
     finally:
         for task in tasks:
             task.cancel()

@@ -14,6 +14,7 @@ from gateway.errors import MethodNotAllowed, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
 from gateway.transport import ndjson, pull, sse, ws
+from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
 
@@ -25,12 +26,14 @@ _MEDIA: dict[Transport, str] = {"sse": sse.MEDIA_TYPE, "ndjson": ndjson.MEDIA_TY
 def routes(gate: Gate) -> list[BaseRoute]:
     """Everything on the public port."""
     stream = "/v1/streams/{stream}"
+    documents = DocumentStore()
     return [
         Route("/v1/streams", _Get(gate, _list)),
         Route(stream, _Get(gate, _negotiated)),
         *[Route(f"{stream}/{suffix}", _Get(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
         WebSocketRoute(stream, _Upgrade(gate)),
         WebSocketRoute(f"{stream}/ws", _Upgrade(gate)),
+        *[Route(kind.path, _Get(gate, serve_document(kind, documents))) for kind in KINDS],
     ]
 
 

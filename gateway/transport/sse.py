@@ -9,9 +9,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.model import Transport
 from gateway.ports import WRITER_EXTENSION
+from gateway.subscription import events
 from gateway.subscription.encode import FRAMINGS
 from gateway.subscription.registry import RETRY_MS
-from gateway.subscription.subscription import TOO_SLOW_SECONDS
+from gateway.subscription.subscription import TOO_SLOW_SECONDS, Subscription
 from gateway.transport.gate import Gate
 from gateway.transport.outlet import DirectHttpOutlet, QueuedOutlet
 
@@ -32,12 +33,13 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
             (b"gateway-session", session.encode("ascii")),
             *gate.stream_headers(opening, grant, shape),
         ]
-        # The stream's own jitter: after a lost connection its readers do not come back all at once.
-        hello = b"retry: %d\n\n" % random.randint(*RETRY_MS)  # noqa: S311
+        # The stream's own jitter: after a lost connection its readers do not come back all at once. No empty line: the
+        # first event ends it, since some clients take a retry that stands alone for a message without data.
+        hello = b"retry: %d\n" % random.randint(*RETRY_MS)  # noqa: S311
         if WRITER_EXTENSION not in (scope.get("extensions") or {}):
             queued = QueuedOutlet(_FRAMING)
             queued.say(hello)
-            gate.registry.subscribe(opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued)
+            _greet(gate.registry.subscribe(opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued))
             await _send_queued(queued, headers, scope, receive, send)
             return
         headers.append((b"content-type", MEDIA_TYPE.encode("ascii")))
@@ -47,7 +49,18 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         subscription = gate.registry.subscribe(
             opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
         )
+        _greet(subscription)
         await outlet.serve(subscription, send)
+
+
+def _greet(subscription: Subscription) -> None:
+    """A checkpoint at once where no record is at hand.
+
+    Whoever is cut off before the first record needs an id to come back with: an EventSource without one would ask for
+    ``from=latest`` again, and never see what came in between.
+    """
+    if subscription.reading is not None and subscription.reading.at_head:
+        subscription.say("checkpoint", events.checkpoint(behind_ms=0), with_cursor=True)
 
 
 async def _send_queued(

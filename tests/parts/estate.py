@@ -1,9 +1,4 @@
-"""What the black-box tests of the partner's API stand on: one deployment, and two nodes of it under different servers.
-
-A test module that says ``pytest_plugins = ("tests.parts.estate",)`` gets ``served``: the node, once as ``gateway serve``
-and once as ``gateway.asgi:app`` under hypercorn, an ASGI server without the direct writer. Both share Kafka, contracts,
-catalog and database, so that a cursor of one is good on the other.
-"""
+"""What the black-box tests of the partner's API stand on: one deployment, and nodes of it under different servers."""
 
 from __future__ import annotations
 
@@ -15,24 +10,23 @@ import shutil
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pytest
-
-from tests.parts.gateway import Deployment, contract
+from tests.parts.gateway import Deployment, catalog, contract
 from tests.parts.kafka import Kafka, free_port
 from tests.parts.partner import Partner
 from tests.parts.process import die_with_parent
 
-SERVERS = ("gateway serve", "hypercorn")
 PARTITIONS = 4
 PER_PARTITION = 30
 TIME_STEP_MS = 1000
-EMPTY_STREAMS = 90
+EMPTY_STREAMS = 120
+ORIGIN = "https://app.example"
+"""What acme's application lists for browsers."""
 
 
 @dataclass
@@ -88,6 +82,17 @@ def contracts(prefix: str) -> list[dict[str, Any]]:
         return contract(stream, f"{prefix}.{topic or stream}", **options)
 
     flight = {"type": "object", "properties": {"origin": {"type": "string"}, "delay": {"type": "number"}}}
+    sensor = {
+        "type": "object",
+        "properties": {
+            "site": {"type": "string"},
+            "level": {"type": "number"},
+            "count": {"type": "integer"},
+            "live": {"type": "boolean"},
+            "at": {"type": "object", "properties": {"x": {}, "y": {}}},
+            "secret": {"type": "string"},
+        },
+    }
     event = {"type": "object", "properties": {"kept": {}, "deep": {"type": "object", "properties": {"in": {}}}}}
     return [
         one("numbers"),
@@ -103,6 +108,9 @@ def contracts(prefix: str) -> list[dict[str, Any]]:
             filters={"origin": {"pointer": "/origin", "type": "string"}},
             row_filter={"field": "origin", "claim": "airport"},
         ),
+        one(
+            "sensors", payload=sensor, filters=SENSOR_FILTERS, projection=["/site", "/level", "/count", "/live", "/at"]
+        ),
         one("onward", topic="numbers", replay={"earliest": False, "time": False}),
         one("recent", topic="aged", partitions=1, replay={"earliest": True, "time": True, "max_age": "PT1H"}),
         one("slow-only", topic="numbers", transports=["pull"]),
@@ -113,14 +121,43 @@ def contracts(prefix: str) -> list[dict[str, Any]]:
             "ageing",
             topic="numbers",
             lifecycle="deprecated",
-            deprecated_on="2026-01-15",
-            sunset_on="2031-06-30",
+            deprecated_on=date(2026, 1, 15),
+            sunset_on=date(2031, 6, 30),
             successor="numbers",
         ),
-        one("gone", topic="numbers", lifecycle="retired", deprecated_on="2025-01-15", successor="numbers"),
+        one("gone", topic="numbers", lifecycle="retired", deprecated_on=date(2025, 1, 15), successor="numbers"),
         one("absent-topic"),
         *[one(f"fresh-{number}") for number in range(EMPTY_STREAMS)],
     ]
+
+
+PAYLOADS = (
+    b'{"price": 1.10,  "count":123456789012345678901234567890, "exponent":1E+400, "zero":-0.0}',
+    b'{\r\n  "broken":\n\t"lines",\r"unicode": "\xe2\x80\xa8 \xef\xbb\xbf \\u0000 \xf0\x9f\x8c\x8d"\n}\n',
+    b'"a word"',
+    None,
+)
+"""What stands in ``payloads``, one record each, with these keys."""
+PAYLOAD_KEYS = (b"first", b"\xff\x00", "schl\u00fcssel".encode(), b"first")
+
+
+SENSOR_FILTERS = {
+    "site": {"pointer": "/site", "type": "string"},
+    "level": {"pointer": "/level", "type": "number"},
+    "count": {"pointer": "/count", "type": "integer"},
+    "live": {"pointer": "/live", "type": "boolean"},
+}
+SENSORS = (
+    b'{"site":"north","level":1.50,"count":1,"live":true,"at":{"x":1,"y":2.0},"secret":"s"}',
+    b'{"site":"south","level":-2,"count":2,"live":false,"at":{"x":3}}',
+    b'{"site":"north, upper","level":4.25,"count":10,"live":true}',
+    b'{"site":"northwest","level":1e1,"count":3}',
+    b'{"site":null,"level":"high","count":4,"live":true}',
+    b'{"level":0.0,"count":5,"secret":"t"}',
+    b'{"site":"S\\u00fcden","level":3,"count":6,"live":false}',
+    b'{"site":"a:b","level":1.5,"count":7,"live":true}',
+)
+"""What stands in ``sensors``, in partitions by turns; ``count`` tells them apart."""
 
 
 def number(partition: int, n: int) -> bytes:
@@ -128,7 +165,25 @@ def number(partition: int, n: int) -> bytes:
     return b'{"p":%d,"n":%d}' % (partition, n)
 
 
-async def _fill(estate: Estate) -> None:
+def tenants(streams: Sequence[str]) -> dict[str, Any]:
+    """acme may read everything; globex nothing; initech is suspended; hooli's time has not come; umbrella's is over."""
+    document = catalog(streams)
+    acme = document["tenants"][0]
+    acme["applications"][0]["origins"] = [ORIGIN]
+
+    def like(name: str, **changes: Any) -> dict[str, Any]:
+        return acme | {"name": name, "applications": [{"client_id": f"{name}-app", "title": "App"}]} | changes
+
+    right = {"product": "all", "plan": "open"}
+    document["tenants"] += [
+        like("initech", status="suspended"),
+        like("hooli", entitlements=[right | {"from": date(2099, 1, 1)}]),
+        like("umbrella", entitlements=[right | {"from": date(2020, 1, 1), "to": date(2021, 1, 1)}]),
+    ]
+    return document
+
+
+async def fill(estate: Estate) -> None:
     kafka = estate.kafka
     await asyncio.gather(
         kafka.create_topic(estate.topic("numbers"), PARTITIONS, retention_ms="-1"),
@@ -137,6 +192,7 @@ async def _fill(estate: Estate) -> None:
         kafka.create_topic(estate.topic("texts")),
         kafka.create_topic(estate.topic("cut")),
         kafka.create_topic(estate.topic("rows")),
+        kafka.create_topic(estate.topic("sensors"), PARTITIONS),
         kafka.create_topic(estate.topic("aged"), retention_ms="-1"),
     )
     for partition in range(PARTITIONS):
@@ -146,51 +202,33 @@ async def _fill(estate: Estate) -> None:
             partition=partition,
             timestamps=[estate.began_ms + n * TIME_STEP_MS for n in range(PER_PARTITION)],
         )
+    await kafka.produce(
+        estate.topic("payloads"),
+        PAYLOADS,
+        keys=PAYLOAD_KEYS,
+        headers=[("trace", b"t-1"), ("secret", b"hidden"), ("trace", b"t-2")],
+        timestamps=[estate.began_ms] * len(PAYLOADS),
+    )
+    await kafka.produce(estate.topic("texts"), [b"plain \xff\n\ntext", b""])
+    await kafka.produce(
+        estate.topic("cut"),
+        [
+            b'{"secret":1,"kept":[1.50, {"x":2}],"deep":{"in":0.10,"out":9}}',
+            b'{"kept":null,"deep":7}',
+            b'["secret"]',
+            None,
+        ],
+        keys=[b"k"] * 4,
+    )
+    for partition in range(PARTITIONS):
+        await kafka.produce(estate.topic("sensors"), SENSORS[partition::PARTITIONS], partition=partition)
+    airports = ["ORD", "SEA", "ORD", "LAX", "SEA", "ORD"]
+    await kafka.produce(
+        estate.topic("rows"), [b'{"origin":"%s","delay":%d}' % (a.encode(), n) for n, a in enumerate(airports)]
+    )
     hours_ago = int(time.time() * 1000) - 3 * 3_600_000
     await kafka.produce(estate.topic("aged"), [b'{"old":%d}' % n for n in range(3)], timestamps=[hours_ago] * 3)
     await kafka.produce(estate.topic("aged"), [b'{"new":%d}' % n for n in range(3)])
-
-
-@pytest.fixture(scope="session")
-def estate(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Estate:
-    """Contracts, catalog, topics with their records; no node yet."""
-    prefix = f"estate.{uuid.uuid4().hex[:8]}"
-    deployment = Deployment(
-        tmp_path_factory.mktemp("estate"),
-        kafka.bootstrap,
-        contracts(prefix),
-        settings={"stream": {"heartbeat_seconds": 1, "drain_seconds": 10}},
-    )
-    estate = Estate(deployment, kafka, prefix, int(time.time() * 1000) - 600_000)
-    asyncio.run(_fill(estate))
-    return estate
-
-
-@pytest.fixture(scope="session")
-def gateway_node(estate: Estate) -> Iterator[Node]:
-    """``gateway serve``."""
-    with estate.deployment.gateway("estate") as process:
-        yield Node("gateway serve", process.base_url, estate, process.admin_url)
-
-
-@pytest.fixture(scope="session")
-def hypercorn_node(estate: Estate) -> Iterator[Node]:
-    """``hypercorn gateway.asgi:app``."""
-    with hypercorn(estate.deployment) as (base_url, admin_url):
-        yield Node("hypercorn", base_url, estate, admin_url)
-
-
-@pytest.fixture(scope="session", params=SERVERS)
-def served(request: pytest.FixtureRequest) -> Node:
-    """A node, once under each server: what a partner sees must be the same."""
-    node: Node = request.getfixturevalue("gateway_node" if request.param == "gateway serve" else "hypercorn_node")
-    return node
-
-
-@pytest.fixture
-def acme(served: Node) -> Partner:
-    """An entitled partner of the node."""
-    return served.partner()
 
 
 @contextlib.contextmanager
@@ -202,7 +240,8 @@ def hypercorn(deployment: Deployment, *, node: str = "hypercorn", seconds: float
     shutil.copy(deployment.options(node)[1], directory / "gateway.toml")
     log = directory / "log"
     base_url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "hypercorn", "gateway.asgi:app", "--bind", f"127.0.0.1:{port}"]
+    command = [sys.executable, "-m", "hypercorn", "gateway.asgi:app", "--workers", "0"]
+    command += ["--bind", f"127.0.0.1:{port}"]
     environment = os.environ | {"GATEWAY_HTTP__PORT": str(port), "GATEWAY_ADMIN__PORT": str(admin_port)}
     with log.open("ab") as output:
         process = subprocess.Popen(

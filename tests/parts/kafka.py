@@ -18,6 +18,7 @@ from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
+from aiokafka.errors import UnknownTopicOrPartitionError
 from aiokafka.structs import TopicPartition
 
 from tests.parts.process import die_with_parent
@@ -137,6 +138,18 @@ class Kafka:
         """Delete a topic."""
         async with self._admin() as admin:
             await admin.delete_topics([name])
+
+    async def recreate_topic(self, name: str, partitions: int = 1, **configs: str) -> None:
+        """Delete a topic and make another one of that name."""
+        await self.delete_topic(name)
+        async with self._admin() as admin:
+
+            async def is_gone() -> bool:
+                (topic,) = await admin.describe_topics([name])
+                return bool(topic["error_code"] == UnknownTopicOrPartitionError.errno)
+
+            await eventually(is_gone)
+        await self.create_topic(name, partitions, **configs)
 
     async def delete_records(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Make each partition start at the offset given, as retention would."""

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -199,6 +199,10 @@ class Partner:
         query = urlencode({name.removesuffix("_"): value for name, value in parameters.items()})
         return f"{self.base_url}{path}" + (f"?{query}" if query else "")
 
+    def url_of(self, path: str, parameters: Sequence[tuple[str, Any]]) -> str:
+        """A path with a query whose names may repeat."""
+        return f"{path}?{urlencode(parameters)}"
+
     async def request(self, method: str, path: str, **parameters: Any) -> httpx.Response:
         async with httpx.AsyncClient(timeout=40, headers=self.all_headers(), trust_env=False, verify=False) as client:
             return await client.request(method, self.url(path, **parameters))
@@ -252,9 +256,18 @@ class Partner:
 
     @contextlib.asynccontextmanager
     async def ws(
-        self, stream: str, *, subprotocols: tuple[str, ...] = ("gateway.v1",), suffix: str = "/ws", **parameters: Any
+        self,
+        stream: str,
+        *,
+        subprotocols: tuple[str, ...] = ("gateway.v1",),
+        suffix: str = "/ws",
+        ahead: int | None = None,
+        **parameters: Any,
     ) -> AsyncIterator[WebSocketStream]:
-        """Opened with its ``welcome`` unread. Raises ``websockets.exceptions.InvalidStatus`` where it is refused."""
+        """Opened with its ``welcome`` unread. Raises ``websockets.exceptions.InvalidStatus`` where it is refused.
+
+        ``ahead``: how many messages the client takes in before they are asked for; by default all.
+        """
         headers = self.all_headers()
         origin = headers.pop("Origin", None)
         connection = await connect(
@@ -264,6 +277,8 @@ class Partner:
             subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]
             proxy=None,
             compression=None,
+            # Without bound unless told: a client that has stopped reading would not see the server's close either.
+            max_queue=ahead,
             close_timeout=2,
             open_timeout=PATIENCE_SECONDS,
         )

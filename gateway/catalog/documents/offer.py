@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -31,11 +32,10 @@ class Audience:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Tells audiences apart within one state of contracts and catalog."""
-        return (
-            self.is_tenant,
-            *((one.contract.stream, one.plan and (one.plan.name, one.plan.revision)) for one in self.offers),
-        )
+        """Equal for audiences whose documents are equal, as long as the contracts are."""
+        plans = {id(one.plan): one.plan for one in self.offers}
+        spelled = {number: _spelled(plan) for number, plan in plans.items()}
+        return (self.is_tenant, tuple((one.contract.stream, spelled[id(one.plan)]) for one in self.offers))
 
 
 def public_audience(contracts: Iterable[Contract]) -> Audience:
@@ -60,3 +60,8 @@ def tenant_audience(tenant: Tenant, contracts: Iterable[Contract], catalog: Cata
 
 def _sorted(offers: Iterable[Offer]) -> tuple[Offer, ...]:
     return tuple(sorted(offers, key=lambda one: one.contract.stream))
+
+
+def _spelled(plan: Plan | None) -> str:
+    """What documents show of a plan."""
+    return "" if plan is None else json.dumps([plan.title, plan.limits], sort_keys=True, default=str)

@@ -31,7 +31,7 @@ class Parameter:
         return bool(self.schema.get("type") == "array")
 
 
-_PLAIN: Final = (
+_TABLE: Final = (
     Parameter(
         "cursor",
         "Go on after this cursor: the `id` of the last record, or any other cursor that this stream gave.",
@@ -39,8 +39,8 @@ _PLAIN: Final = (
     ),
     Parameter(
         "last_event_id",
-        "The same as `cursor`, by the name that clients of Server-Sent Events use; only one of the two may be given. The "
-        "header `Last-Event-ID` goes before both.",
+        "The same as `cursor`, by the name that clients of Server-Sent Events use; only one of the two may be given. "
+        "The header `Last-Event-ID` goes before both.",
         {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
     ),
     Parameter(
@@ -51,7 +51,7 @@ _PLAIN: Final = (
     ),
     Parameter(
         "shard",
-        f"`i/n`: only the partitions p with p mod n = i, to share one stream among n readers; n is at most {MAX_SHARDS}. "
+        f"`i/n`: only the partitions p with p mod n = i, to share one stream among n readers; n ≤ {MAX_SHARDS}. "
         "A cursor is good for the split it came from.",
         {"type": "string", "pattern": "^[0-9]{1,2}/[0-9]{1,2}$", "examples": ["0/4"]},
     ),
@@ -67,11 +67,11 @@ _PLAIN: Final = (
         {"type": "number", "minimum": 0, "maximum": 30, "default": 0},
     ),
 )
+_PLAIN: Final = {one.name: one for one in _TABLE}
 
 
 def parameters(contract: Contract, transports: tuple[Transport, ...]) -> Iterator[Parameter]:
     """What a read of the stream over one of ``transports`` takes, in the order of the reference."""
-    plain = {one.name: one for one in _PLAIN}
     for name in (*EVERYWHERE, *(PULL_ONLY if "pull" in transports else ())):
         if name == "from":
             yield _from(contract)
@@ -82,7 +82,7 @@ def parameters(contract: Contract, transports: tuple[Transport, ...]) -> Iterato
         elif name == "fields":
             yield from _fields(contract)
         else:
-            yield plain[name]
+            yield _PLAIN[name]
 
 
 def _from(contract: Contract) -> Parameter:
@@ -117,8 +117,8 @@ def _filter(contract: Contract) -> Iterator[Parameter]:
         return
     named = "; ".join(f"`{one.name}` ({one.type}: {', '.join(OPS_BY_TYPE[one.type])})" for one in filters)
     text = (
-        "`name:op:value`; given several times, all must hold. `in` takes a comma list (a literal comma is `\\,`), `exists` "
-        f"takes `true` or `false`. A filter on an absent field is false, but for `exists:false`. Names: {named}."
+        "`name:op:value`; given several times, all must hold. `in` takes a comma list (a literal comma is `\\,`), "
+        f"`exists` takes `true` or `false`. On an absent field only `exists:false` holds. Names: {named}."
     )
     ops = sorted({op for one in filters for op in OPS_BY_TYPE[one.type]})
     names = "|".join(one.name.replace(".", "\\.") for one in filters)
@@ -129,7 +129,7 @@ def _filter(contract: Contract) -> Iterator[Parameter]:
 def _fields(contract: Contract) -> Iterator[Parameter]:
     if not contract.is_json:
         return
-    text = "A comma list of JSON pointers: only these members of `data` are sent. Members that the schema requires may then be absent."
+    text = "A comma list of JSON pointers: only these members of `data` are sent, required by the schema or not."
     if contract.projection is not None:
         shown = contract.projection[:_SHOWN_POINTERS]
         more = f" and {len(contract.projection) - len(shown)} more" if len(shown) < len(contract.projection) else ""

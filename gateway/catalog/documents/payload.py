@@ -1,4 +1,4 @@
-"""One stream's payload as its documents show it: the schema of ``data`` and sample values, both cut to the projection."""
+"""One stream's payload as its documents show it: the schema of ``data`` and samples, both cut to the projection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LABEL: Final = re.compile(r"[\x20-\x7e]{1,100}")
 
 
 class Payload:
-    """What the contract's one message says of its payload; a contract that is not JSON shows no schema and no samples."""
+    """What the contract's one message says of its payload; one that is not JSON shows no schema and no samples."""
 
     def __init__(self, contract: Contract, dialect: Dialect) -> None:
         message = _message(contract)

@@ -26,6 +26,8 @@ _UID: Final[Schema] = {
     "description": "The record's identity, the same on every node, protocol and delivery: for finding duplicates.",
 }
 
+_BOOLEANS: Final[dict[bool, Schema]] = {True: {}, False: {"not": {}}}
+
 
 class RecordSchemas:
     """The schemas of one stream's records, by names that begin with the stream's."""
@@ -37,7 +39,7 @@ class RecordSchemas:
         self.envelopes = ENVELOPES
 
     def name(self, kind: str) -> str:
-        """The schema's name: kinds are ``data``, ``event``, ``item``, ``frame``, ``cloudevent``, ``payload``, ``page``."""
+        """The schema's name. ``kind``: data, event (SSE), item (in a page), frame, cloudevent, payload, page."""
         return f"{self._contract.stream}.{kind}"
 
     def schemas(self) -> dict[str, Schema]:
@@ -46,7 +48,9 @@ class RecordSchemas:
         found: dict[str, Any] = {}
         if contract.is_json:
             # Not a bare boolean: generators of code want an object to name.
-            found[name("data")] = {} if self._payload.schema is True else self._payload.schema
+            found[name("data")] = (
+                _BOOLEANS.get(self._payload.schema) if isinstance(self._payload.schema, bool) else self._payload.schema
+            )
         found[name("event")] = self._record({})
         found[name("item")] = self._record({"id": ref("Cursor")})
         found[name("frame")] = self._record({"type": {"const": "record"}, "id": ref("Cursor")})
@@ -85,7 +89,7 @@ class RecordSchemas:
             properties["key"] = {**_TEXT, "description": "The record's key, where it has one."}
             properties["key_base64"] = {**_BASE64, "description": "The same, where the key is not UTF-8."}
         if self._contract.headers:
-            properties["headers"] = members({one: _TEXT for one in self._contract.headers})
+            properties["headers"] = members(dict.fromkeys(self._contract.headers, _TEXT))
         properties |= {"time": _TIME, **data}
         return members(properties, [*head, "uid", "time", *required])
 

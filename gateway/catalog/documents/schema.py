@@ -194,7 +194,10 @@ def is_pattern(value: Any) -> bool:
 
 
 def _unique(values: list[Any]) -> list[Any]:
-    return list({canonical(value): value for value in reversed(values)}.values())[::-1]
+    found: dict[str, Any] = {}
+    for value in values:
+        found.setdefault(canonical(value), value)
+    return list(found.values())
 
 
 def _is_schema(value: Any) -> bool:

@@ -1,0 +1,93 @@
+"""The parts of a load test: one Kafka, one gateway on its own core, tokens to read by."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from loadtests.machine import CLIENT_CORE, SERVER_CORE, on_core
+from loadtests.readers import Protocol, Readers, request
+from loadtests.source import Source
+from tests.parts.gateway import Deployment, GatewayProcess, contract
+from tests.parts.kafka import KafkaBroker, broker
+
+TOKENS = 200
+STREAM = "flights"
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One stream, its producer, and the gateway that serves it."""
+
+    deployment: Deployment
+    gateway: GatewayProcess
+    source: Source
+    tokens: list[str]
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.gateway.base_url).port
+        assert port is not None
+        return port
+
+    @property
+    def pid(self) -> int:
+        return self.gateway.pid
+
+    def readers(self, count: int, *, protocol: Protocol = "sse", query: str = "", **options: Any) -> Readers:
+        """Readers from the stream's end on, or from where ``query`` says; ``first`` says what that is by partition."""
+        requests = [request(STREAM, token, protocol=protocol, query=query) for token in self.tokens]
+        first = options.pop("first", self.source.vector)
+        return Readers(self.port, count=count, requests=requests, first=first, **options)
+
+    def one_chunk(self) -> bytes:
+        """The next record as an SSE reader gets it, in its HTTP chunk."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
+            client.sendall(request(STREAM, self.tokens[0]))
+            received = b""
+            while b"retry:" not in received:
+                received += client.recv(65536)
+            self.source.send()
+            while b"\n\n\r\n" not in received.partition(b"\nid: ")[2]:
+                received += client.recv(65536)
+        start = received.rindex(b"\r\n", 0, received.index(b"\r\nid: ")) + 2
+        return received[start:]
+
+
+@contextlib.contextmanager
+def kafka() -> Iterator[KafkaBroker]:
+    """A broker beside the clients."""
+    with on_core(CLIENT_CORE), broker() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def stage(
+    running: KafkaBroker, topic: str, *, partitions: int = 4, linger_ms: int = 0, **stream: Any
+) -> Iterator[Stage]:
+    """A new topic and a gateway that exposes it; ``stream`` are settings of that section."""
+    asyncio.run(running.create_topic(topic, partitions))
+    with on_core(CLIENT_CORE):
+        source = Source(running.bootstrap, topic, partitions=partitions, linger_ms=linger_ms)
+    with tempfile.TemporaryDirectory(prefix="loadtest-") as directory:
+        deployment = Deployment(
+            Path(directory),
+            running.bootstrap,
+            [contract(STREAM, topic, partitions=partitions)],
+            settings={"stream": stream} if stream else {},
+        )
+        tokens = [deployment.token() for _ in range(TOKENS)]
+        process = GatewayProcess(deployment, "a")
+        with on_core(SERVER_CORE):
+            process.start()
+        try:
+            yield Stage(deployment, process, source, tokens)
+        finally:
+            process.stop()
