@@ -13,8 +13,9 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
 
-from tests.parts import browser
+from tests.parts import browser, node
 from tests.parts.estate import ALL_NUMBERS, PARTITIONS, PER_PARTITION, Node, numbers_by_partition
 from tests.parts.kafka import PartMissing, eventually
 from tests.parts.partner import Partner
@@ -99,18 +100,32 @@ async def test_curl_reads_and_resumes_lines_of_json(acme: Partner) -> None:
 
 
 async def test_httpx_sse_reads_and_resumes(acme: Partner) -> None:
-    url, records, last = acme.url("/v1/streams/numbers", from_="earliest"), [], None
+    url, records = acme.url("/v1/streams/numbers", from_="earliest"), []
+    resume: dict[str, str] = {}
     async with httpx.AsyncClient(headers=acme.all_headers(), trust_env=False, verify=False) as client:
         for count in (HALF, TOTAL):
-            resume = {"Last-Event-ID": last} if last else {}
             async with asyncio.timeout(20), aconnect_sse(client, "GET", url, headers=resume) as source:
                 async for event in source.aiter_sse():
                     if event.event == "message":
                         records.append(event.json())
-                        last = event.id
+                        resume = {"Last-Event-ID": event.id}
                     if len(records) == count:
                         break
     assert numbers_by_partition(records) == ALL_NUMBERS
+
+
+async def test_the_npm_package_eventsource_reads_and_comes_back_by_itself(acme: Partner) -> None:
+    url = acme.url("/v1/streams/numbers/sse", from_="earliest")
+    try:
+        # Cut in the middle of an event.
+        arguments = [url, str(acme.token), str(TOTAL), "2500"]
+        printed = await asyncio.to_thread(node.run_script, "read_events.mjs", arguments)
+    except PartMissing as missing:
+        left_out(str(missing))
+        return
+    heard = json.loads(printed)
+    assert heard["opens"] == 2
+    assert numbers_by_partition(heard["records"]) == ALL_NUMBERS
 
 
 async def test_websockets_reads_and_resumes(acme: Partner) -> None:
@@ -121,7 +136,11 @@ async def test_websockets_reads_and_resumes(acme: Partner) -> None:
         async with (
             asyncio.timeout(20),
             connect(
-                url, additional_headers=acme.all_headers(), subprotocols=["gateway.v1"], proxy=None, max_queue=None
+                url,
+                additional_headers=acme.all_headers(),
+                subprotocols=[Subprotocol("gateway.v1")],
+                proxy=None,
+                max_queue=None,
             ) as socket,
         ):
             async for message in socket:

@@ -360,7 +360,7 @@ def test_payloads_that_are_no_json_have_a_schema_to_read_only(tmp_path: Path) ->
         (True, {"type": "string"}, ["compatible"]),
         ({"type": "string"}, True, ["breaking"]),
         ({"type": "string"}, False, ["compatible"]),
-        ({"if": {"required": ["a"]}, "then": {"required": ["b"]}}, {"if": {"required": ["a"]}}, ["breaking"]),
+        ({"if": {"required": ["a"]}, "then": {"minLength": 1}}, {"if": {"required": ["a"]}}, ["breaking"]),
         (
             {"properties": {"title": {"type": "string"}}, "type": "object"},
             {"properties": {"title": {"type": "null"}}, "type": "object"},
@@ -482,7 +482,7 @@ PAIRS = schemas().flatmap(
 )
 
 
-@settings(max_examples=3000, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
+@settings(max_examples=1500, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(PAIRS, INSTANCES)
 def test_where_nothing_breaks_no_value_comes_that_was_ruled_out(pair: tuple[Any, Any], value: Any) -> None:
     old, new = pair

@@ -169,7 +169,7 @@ async def test_an_unchanged_document_is_304(house: House, path: str) -> None:
             answer = await partner.as_(partner.token, If_None_Match=known).get(path)
             assert (answer.status_code, answer.content) == (304, b""), known
             assert answer.headers["etag"] == etag
-            assert answer.headers["vary"] == "Authorization"
+            assert answer.headers["vary"] == "Authorization, Origin"
             assert answer.headers["cache-control"] == whole.headers["cache-control"] == cache
         for other in ('"other"', etag.strip('"'), "", "W/"):
             assert (await partner.as_(partner.token, If_None_Match=other).get(path)).status_code == 200, other
@@ -185,7 +185,7 @@ async def test_an_etag_of_one_audience_is_none_of_another(house: House) -> None:
 async def test_refusals_are_those_of_every_route(house: House, path: str) -> None:
     good = house.partner("acme")
     await house.nobody.as_("no.token.this").refused(path, 401, "token_invalid")
-    await house.nobody.as_(None, Authorization="Basic Zm9v").refused(path, 401, "token_invalid")
+    await house.nobody.as_(None, Authorization="Basic Zm9v").refused(path, 401, "token_missing")
     await house.nobody.as_(house.deployment.token("stranger")).refused(path, 401, "token_invalid")
     await house.partner("initech").refused(path, 403, "tenant_suspended")
     for partner in (house.nobody, good):

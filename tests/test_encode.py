@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
+from gateway.cursor import CursorCodec
 from gateway.hub.view import Block
 from gateway.model import Contract, Record
 from gateway.subscription.encode import FRAMINGS, text_frame
 from gateway.subscription.envelope import FramingName
-from tests.parts.source import CursorCodec, contract, encoder
+from tests.parts.source import contract, encoder
 
 CODEC = CursorCodec([b"a cursor key of tests"])
 START = (10, 20)

@@ -11,16 +11,17 @@ from typing import Any
 
 import pytest
 
+from gateway.clock import ManualClock
+from gateway.cursor import Position
 from gateway.errors import CursorExpired, GatewayError, Unavailable
 from gateway.hub import hub as hub_module
 from gateway.hub.feed import TopicFeed
 from gateway.model import Contract
 from gateway.subscription.opening import FLOOR_SECONDS, Opening
 from gateway.subscription.request import ReadRequest, Start
-from gateway.clock import ManualClock
-from gateway.cursor import Position
+from gateway.subscription.shape import Shape
 from tests.parts.serving import until
-from tests.parts.source import CLUSTER, Engine, MemoryKafka, contract
+from tests.parts.source import CLUSTER, Engine, MemoryKafka, contract, grant
 
 CONTRACT = contract("s", "t")
 
@@ -158,6 +159,78 @@ async def test_the_beginning_is_asked_for_once_in_a_while_only() -> None:
         clock.advance(FLOOR_SECONDS + 1)
         await opened(engine, Start("earliest"))
         assert kafka.looks == 2
+
+
+async def test_the_beginning_of_an_earlier_life_is_not_taken_for_that_of_the_next() -> None:
+    async with running() as (kafka, engine):
+        topic = kafka.topics["t"]
+        fill(kafka, 10)
+        topic.trim(0, 8)
+        before = await opened(engine, Start("earliest"))
+        cursor = engine.registry.start_cursor(before, grant(CONTRACT), Shape())
+        # Within the time that the beginning is remembered.
+        topic.make_anew()
+        opening = await opened(engine, Start("cursor", cursor=cursor))
+        assert opening.feed.incarnation == before.feed.incarnation + 1
+        assert opening.skipped is not None
+        assert (opening.skipped.reason, opening.vector) == ("history_changed", (0,))
+
+
+@pytest.mark.parametrize("topic_id", [None, "two"])
+async def test_a_topic_that_was_made_anew_begins_one_life_more(topic_id: str | None) -> None:
+    async with running() as (kafka, engine):
+        topic = kafka.topics["t"]
+        topic.topic_id = topic_id and "one"
+        first = await engine.hub.acquire(CLUSTER, "t")
+        topic.make_anew(topic_id=topic_id)
+        second = await engine.hub.acquire(CLUSTER, "t")
+        assert (first.incarnation, second.incarnation) == (1, 2)
+        assert first.identity.uid(0, 0) != second.identity.uid(0, 0)
+
+
+async def test_a_log_that_starts_again_further_back_is_no_other_history() -> None:
+    async with running(partitions=2) as (kafka, engine):
+        feed = await engine.hub.acquire(CLUSTER, "t")
+        # A prefill that was too large: one partition had come to its end already.
+        feed.start((10, 0))
+        feed.start((7, 7))
+        feed.live()
+        assert feed.over_reason is None
+        assert await engine.hub.acquire(CLUSTER, "t") is feed
+
+
+async def test_a_topic_that_was_made_anew_while_nobody_read_it_is_told_by_its_id() -> None:
+    async with running(linger_seconds=0) as (kafka, engine):
+        topic = kafka.topics["t"]
+        topic.topic_id = "one"
+        fill(kafka, 10)
+        first = await engine.hub.acquire(CLUSTER, "t")
+        cursor = engine.codec.encode("s", Position((4,), first.incarnation))
+        engine.hub.release(first)
+        await until(lambda: not topic.feeds)
+        topic.make_anew(topic_id="two")
+        # Longer than before: no offset tells that anything changed.
+        fill(kafka, 20)
+        opening = await opened(engine, Start("cursor", cursor=cursor))
+        assert opening.skipped is not None
+        assert (opening.skipped.reason, opening.vector) == ("history_changed", (0,))
+
+
+async def test_a_cursor_beyond_the_end_is_other_history_where_topics_have_no_ids() -> None:
+    async with running() as (kafka, engine):
+        fill(kafka, 10)
+        cursor = engine.codec.encode("s", Position((12,), 1))
+        opening = await opened(engine, Start("cursor", cursor=cursor))
+        assert opening.skipped is not None
+        assert (opening.skipped.reason, opening.vector) == ("history_changed", (0,))
+        # What this process has not seen yet is not beyond the end.
+        feeds = kafka.topics["t"].feeds
+        (slow,) = feeds
+        feeds.clear()
+        fill(kafka, 5)
+        feeds.append(slow)
+        opening = await opened(engine, Start("cursor", cursor=cursor))
+        assert (opening.skipped, opening.vector) == (None, (12,))
 
 
 async def test_a_cursor_before_retention_is_told_of_the_gap_or_refused_with_the_earliest() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import uuid
 from collections.abc import AsyncIterator
 
@@ -91,14 +92,14 @@ async def test_a_cluster_that_is_away_is_said_to_be() -> None:
     ("configured", "expected"),
     [
         ({"retention_ms": "60000"}, 60_000),
-        ({"retention_ms": "-1"}, None),
-        ({"retention_ms": "60000", "cleanup_policy": "compact"}, None),
+        ({"retention_ms": "-1"}, math.inf),
+        ({"retention_ms": "60000", "cleanup_policy": "compact"}, math.inf),
         ({"retention_ms": "60000", "cleanup_policy": "compact,delete"}, 60_000),
         ({}, 7 * 24 * 3600 * 1000),
     ],
 )
 async def test_retention_is_what_the_topics_configuration_says(
-    kafka: Kafka, cluster: KafkaCluster, configured: dict[str, str], expected: int | None
+    kafka: Kafka, cluster: KafkaCluster, configured: dict[str, str], expected: float
 ) -> None:
     name = f"kept-{uuid.uuid4().hex}"
     await kafka.create_topic(name, **configured)

@@ -25,14 +25,23 @@ def numbered(first: int, last: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, last)]
 
 
+class OffsetsWithoutIds(Offsets):
+    """Those of brokers that give topics no ids."""
+
+    async def topic_id(self, topic: str) -> str | None:
+        return None
+
+
 class Reading:
     """A running reader with its sink."""
 
-    def __init__(self, cluster: FragileCluster, topic: str, **options: Any) -> None:
+    def __init__(
+        self, cluster: FragileCluster, topic: str, *, offsets: type[Offsets] = Offsets, **options: Any
+    ) -> None:
         self.cluster = cluster
         self.sink = RecordingSink()
         options = {"prefill_records": 0, "prefill_bytes": 1 << 30, **options}
-        self.reader = TopicReader(cluster, Offsets(cluster), topic, sink=self.sink, clock=CLOCK, **options)
+        self.reader = TopicReader(cluster, offsets(cluster), topic, sink=self.sink, clock=CLOCK, **options)
 
     async def has(self, values: list[bytes], *, partition: int = 0, seconds: float = 20) -> None:
         with contextlib.suppress(AssertionError):
@@ -204,9 +213,12 @@ async def test_a_topic_that_is_missing_is_waited_for(kafka: Kafka) -> None:
         assert one.sink.names() == ["down", "start", "live"]
 
 
-async def test_a_topic_made_anew_is_read_afresh(kafka: Kafka, topic: str) -> None:
+@pytest.mark.parametrize(("offsets", "evidence_seconds"), [(Offsets, 3600), (OffsetsWithoutIds, 0.5)])
+async def test_a_topic_made_anew_is_read_afresh(
+    kafka: Kafka, topic: str, offsets: type[Offsets], evidence_seconds: float
+) -> None:
     await kafka.produce(topic, numbered(0, 50))
-    async with reading(kafka, topic, prefill_records=10, evidence_seconds=0.5) as one:
+    async with reading(kafka, topic, prefill_records=10, offsets=offsets, evidence_seconds=evidence_seconds) as one:
         one.cluster.overrides = {"metadata_max_age_ms": 200}
         await eventually(lambda: one.sink.is_live)
         await kafka.delete_topic(topic)
@@ -215,12 +227,41 @@ async def test_a_topic_made_anew_is_read_afresh(kafka: Kafka, topic: str) -> Non
         await kafka.produce(topic, [b"new"])
         await eventually(lambda: one.sink.is_live)
         assert one.sink.starts[-1] == (0, 0)
+        assert one.sink.names()[-3:] == ["other_history", "start", "live"]
         await one.has([b"new"])
+
+
+async def test_a_topic_made_anew_that_is_longer_than_what_was_read_is_told_by_its_id(kafka: Kafka, topic: str) -> None:
+    await kafka.produce(topic, numbered(0, 5))
+    async with reading(kafka, topic, prefill_records=1000, identity_seconds=0.1) as one:
+        await eventually(lambda: one.sink.is_live)
+        first = one.sink.topic_id
+        # Held back, so that it looks again when no offset tells any more that something happened.
+        one.cluster.gate.clear()
+        one.cluster.break_fetching()
+        await eventually(lambda: one.cluster.waiting)
+        await kafka.recreate_topic(topic, 3)
+        await kafka.produce(topic, numbered(100, 120))
+        one.cluster.gate.set()
+        await eventually(lambda: len(one.sink.starts) == 2 and one.sink.is_live)
+        assert one.sink.names()[-3:] == ["other_history", "start", "live"]
+        assert one.sink.topic_id not in (None, first)
+        await one.has(numbered(100, 120))
+
+
+async def test_a_reader_that_is_not_disturbed_hears_of_nothing(kafka: Kafka, topic: str) -> None:
+    async with reading(kafka, topic, identity_seconds=0.02) as one:
+        await eventually(lambda: one.sink.is_live)
+        for turn in range(20):
+            await kafka.produce(topic, numbered(turn, turn + 1))
+        await one.has(numbered(0, 20))
+        assert one.sink.names() == ["start", "live"]
+        assert len(one.cluster.made) == 1
 
 
 async def test_a_sink_that_raises_ends_the_reader(kafka: Kafka, topic: str) -> None:
     class Refusing(RecordingSink):
-        def start(self, vector: Any) -> None:
+        def start(self, vector: Any, *, topic_id: str | None) -> None:
             raise ValueError("refused")
 
     cluster = FragileCluster(ClusterSettings(kafka.bootstrap), clock=CLOCK)

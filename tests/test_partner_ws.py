@@ -113,6 +113,8 @@ async def test_pause_holds_records_back_and_resume_gives_all_of_them(acme: Partn
             heard = await stream.next()
             assert heard.kind == "checkpoint", "the heart beats on, and nothing else comes"
         assert heard.data["behind_ms"] > 0
+        week_ms = 7 * 86_400_000
+        assert week_ms - 60_000 < heard.data["retention_in_ms"] <= week_ms, "how long what waits is still there"
         await stream.say({"type": "resume"})
         records = await stream.records(5)
     assert [record.data["data"] for record in records] == list(range(5))

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -142,13 +143,13 @@ async def test_a_start_that_is_refused_says_every_problem() -> None:
 
     said = []
 
-    async def receive() -> dict[str, str]:
+    async def receive() -> dict[str, Any]:
         return {"type": "lifespan.startup"}
 
-    async def send(message: object) -> None:
+    async def send(message: Any) -> None:
         said.append(message)
 
-    await PublicApp(refuse)({"type": "lifespan"}, receive, send)  # type: ignore[arg-type]
+    await PublicApp(refuse)({"type": "lifespan"}, receive, send)
     assert said == [{"type": "lifespan.startup.failed", "message": "one thing\nanother"}]
 
 

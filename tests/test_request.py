@@ -124,7 +124,7 @@ def test_what_belongs_to_pull_is_refused_elsewhere(query: str, transport: Transp
 @pytest.mark.parametrize(
     ("name", "good", "bad"),
     [
-        ("limit", ["1", "1000", "0100"], ["0", "1001", "-1", "1.0", "+1", "1e2", " 1", "１", "9" * 20]),
+        ("limit", ["1", "1000", "0100"], ["0", "1001", "-1", "1.0", "+1", "1e2", " 1", "\uff11", "9" * 20]),
         ("max_bytes", ["1", "67108864"], ["0", "67108865", "-5", "1k", "0x10"]),
         ("wait", ["0", "30", "0.5", "29.999999"], ["30.000001", "31", "-1", "1e1", "inf", "nan", ".5", "1."]),
         ("on_gap", ["continue", "error"], ["Error", "stop", "continue,error"]),

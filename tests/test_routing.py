@@ -23,7 +23,6 @@ from gateway.subscription.selector import FieldIndex, selector
 from gateway.subscription.shape import Shape
 from gateway.subscription.subscription import Subscription
 from gateway.subscription.wheel import TimerWheel
-from gateway.uid import RecordIdentity
 from tests.test_splice import CODEC, IDENTITY, Teller, Topic, contract
 
 FIELDS = [FilterField("k", "/k", "string"), FilterField("n", "/n", "number")]
@@ -72,8 +71,6 @@ class Rig:
             topic="t",
             log=self.log,
             pump=self.pump,
-            incarnation=1,
-            identity=RecordIdentity(b"u" * 32, cluster="main", topic="t", incarnation=1),
             on_other_history=lambda feed: None,
             on_flush=lambda: None,
         )

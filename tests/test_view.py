@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.cursor import CursorWriter
 from gateway.hub.log import Page, TopicLog
-from gateway.hub.view import Block, Gap, Slice, View, cut
+from gateway.hub.view import Block, Gap, Route, Slice, View, cut
 from gateway.model import Record, Vector
 from tests.parts.source import contract, encoder
 
@@ -194,7 +195,7 @@ def test_the_bytes_of_evicted_pages_are_let_go() -> None:
 
 def test_a_slice_that_one_reader_had_to_take_is_not_forced_upon_another() -> None:
     log, view = filled(2, size=500)
-    bounds = {"max_records": 10, "max_bytes": 100}
+    bounds: dict[str, Any] = {"max_records": 10, "max_bytes": 100}
     assert numbers(view.take(log.first, **bounds)) == [0]
     assert view.take(log.first, **bounds, at_least_one=False) is None
     assert numbers(view.take(log.first, **bounds)) == [0]
@@ -250,7 +251,7 @@ def test_an_encoder_that_breaks_off_leaves_no_half_encoded_page() -> None:
 class EveryThird:
     """Chooses by the number in the offset; and says what it was asked."""
 
-    route = None
+    route: Route | None = None
 
     def choose(self, page: Page, a: int, b: int) -> Sequence[int]:
         return [at for at in range(a, b) if not page.records[at].offset % 3]

@@ -46,9 +46,7 @@ async def test_nothing_is_called_early_and_nothing_later_than_a_tick() -> None:
     assert wheel.names() == ["one"]
 
 
-@given(
-    delays=st.lists(st.floats(0, 50), max_size=20), steps=st.lists(st.floats(0.001, 20), min_size=1, max_size=30)
-)
+@given(delays=st.lists(st.floats(0, 50), max_size=20), steps=st.lists(st.floats(0.001, 20), min_size=1, max_size=30))
 def test_any_schedule_is_kept_once_each_within_a_tick_of_the_look(delays: list[float], steps: list[float]) -> None:
     async def play() -> None:
         wheel = Wheel()

@@ -167,8 +167,8 @@ def number(partition: int, n: int) -> bytes:
 
 def tenants(streams: Sequence[str]) -> dict[str, Any]:
     """acme may read everything; globex nothing; initech is suspended; hooli's time has not come; umbrella's is over."""
-    document = catalog(streams)
-    acme = document["tenants"][0]
+    document: dict[str, Any] = catalog(streams)
+    acme: dict[str, Any] = document["tenants"][0]
     acme["applications"][0]["origins"] = [ORIGIN]
 
     def like(name: str, **changes: Any) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode
@@ -290,8 +290,9 @@ class Partner:
     @contextlib.asynccontextmanager
     async def open(self, protocol: str, stream: str, **parameters: Any) -> AsyncIterator[Stream]:
         """An open stream over ``protocol``; the ``welcome`` of those that have one is read already."""
-        opened: contextlib.AbstractAsyncContextManager[Stream]
-        opened = {"sse": self.sse, "ws": self.ws, "ndjson": self.ndjson}[protocol](stream, **parameters)
+        opens: dict[str, Callable[..., contextlib.AbstractAsyncContextManager[Stream]]]
+        opens = {"sse": self.sse, "ws": self.ws, "ndjson": self.ndjson}
+        opened = opens[protocol](stream, **parameters)
         async with opened as reading:
             if protocol != "sse":
                 welcome = await reading.next()

@@ -10,10 +10,10 @@ import asyncio
 import base64
 import itertools
 import json
-import random
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
 
@@ -160,7 +160,7 @@ class Reader:
     stream: str
     token: str
     ledger: Ledger
-    random: random.Random
+    random: Random
     begin: str = "earliest"
     cursor: str | None = None
     connections: int = 0
@@ -170,7 +170,7 @@ class Reader:
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read_all(
-        self, nodes: Sequence[str], *, first: str, cuts: Callable[[random.Random], int | None], switch: bool = True
+        self, nodes: Sequence[str], *, first: str, cuts: Callable[[Random], int | None], switch: bool = True
     ) -> None:
         """Read until the ledger is complete.
 

@@ -21,6 +21,7 @@ class RecordingSink:
         self.vector: list[int] = []
         self.is_live = False
         self.unflushed = 0
+        self.topic_id: str | None = None
 
     @property
     def starts(self) -> list[Vector]:
@@ -35,9 +36,14 @@ class RecordingSink:
         """The values of a partition's records since the last ``start``."""
         return [record.value for record in self.records.get(partition, [])]
 
-    def start(self, vector: Vector) -> None:
+    def start(self, vector: Vector, *, topic_id: str | None) -> None:
         self.events.append(("start", vector))
+        self.topic_id = topic_id
         self.records, self.vector, self.is_live = {}, list(vector), False
+
+    def other_history(self) -> None:
+        assert self.vector, "nothing was read before"
+        self.events.append(("other_history", None))
 
     def append(self, partition: int, records: Sequence[Record], position: int) -> None:
         if partition == len(self.vector):

@@ -56,6 +56,8 @@ class MemoryTopic:
         self.ends = [0] * partitions
         self.earliest = [0] * partitions
         self.feeds: list[TopicFeed] = []
+        self.topic_id: str | None = None
+        self.kept_ms: float | None = None
 
     def produce(
         self, partition: int, *values: bytes | None, key: bytes | None = None, millis: int = 1_700_000_000_000
@@ -87,6 +89,15 @@ class MemoryTopic:
             feed.append(len(self.ends) - 1, (), 0)
             feed.flush()
 
+    def make_anew(self, *, topic_id: str | None = None) -> None:
+        """Deleted and created again, empty; those who read it notice at once."""
+        self.records = [[] for _ in self.records]
+        self.ends = [0] * len(self.records)
+        self.earliest = [0] * len(self.records)
+        self.topic_id = topic_id
+        for feed in list(self.feeds):
+            feed.other_history()
+
     def trim(self, partition: int, to: int) -> None:
         """Retention: the partition begins at ``to``."""
         self.earliest[partition] = to
@@ -106,7 +117,10 @@ class MemoryReader:
     async def run(self) -> None:
         await self._answering.wait()
         topic, feed = self._topic, self._feed
-        feed.start(tuple(max(low, end - self._prefill) for low, end in zip(topic.earliest, topic.ends, strict=True)))
+        feed.start(
+            tuple(max(low, end - self._prefill) for low, end in zip(topic.earliest, topic.ends, strict=True)),
+            topic_id=topic.topic_id,
+        )
         for partition, records in enumerate(topic.records):
             held = [record for record in records if record.offset >= feed.log.head_vector[partition]]
             feed.append(partition, held, topic.ends[partition])
@@ -164,6 +178,9 @@ class MemoryKafka:
 
     async def latest(self, topic: str) -> Vector:
         return tuple(self._look(topic).ends)
+
+    async def retention_ms(self, topic: str) -> float | None:
+        return self.topics[topic].kept_ms
 
     async def at_time(self, topic: str, millis: int) -> Vector:
         found = self._look(topic)
@@ -282,15 +299,22 @@ class Engine:
     ) -> None:
         self.kafka = kafka
         self.lives: dict[tuple[str, str], int] = {}
+        self.lives_by_id: dict[tuple[str, str], dict[str, int]] = {}
         self.clock = clock or SystemClock()
         self.pump = Pump()
         self.wheel = TimerWheel(self.clock)
         self.codec = CursorCodec([CURSOR_KEY])
         self.counters = Counters()
 
-        async def life(cluster: str, topic: str) -> int:
+        async def life(cluster: str, topic: str, topic_id: str | None) -> int:
             await asyncio.sleep(0)
-            return self.lives.setdefault((cluster, topic), 1)
+            present = self.lives.setdefault((cluster, topic), 1)
+            if topic_id is None:
+                return present
+            known = self.lives_by_id.setdefault((cluster, topic), {})
+            if known and topic_id not in known:
+                self.lives[cluster, topic] = present = present + 1
+            return known.setdefault(topic_id, present)
 
         async def next_life(cluster: str, topic: str, seen: int) -> int:
             await asyncio.sleep(0)
