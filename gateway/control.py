@@ -36,6 +36,7 @@ class Control:
         self._settings = settings
         self._clock = clock
         self._refused: list[str] = []
+        self._reloading = asyncio.Lock()
         settings.data.dir.mkdir(parents=True, exist_ok=True)
         problems: list[str] = []
         contracts = _collect(problems, self._load_contracts)
@@ -96,12 +97,14 @@ class Control:
 
     async def reload(self) -> None:
         """Load contracts, keys and catalog anew. Raises ConfigurationProblems, and then all stays as it was."""
-        try:
-            self._revision, self._snapshot = await asyncio.to_thread(self._load)
-        except ConfigurationProblems as error:
-            self._refused = error.problems
-            raise
-        self._refused = []
+        # One after the other: of two loads at once the older one could come to its end last, and stay.
+        async with self._reloading:
+            try:
+                self._revision, self._snapshot = await asyncio.to_thread(self._load)
+            except ConfigurationProblems as error:
+                self._refused = error.problems
+                raise
+            self._refused = []
 
     def _load(self) -> tuple[int, Snapshot]:
         problems: list[str] = []
@@ -151,9 +154,9 @@ class Control:
         """A secret that the whole deployment shares, made once."""
         return self._store.get_or_create(name, factory)
 
-    async def incarnation(self, cluster: str, topic: str) -> int:
+    async def incarnation(self, cluster: str, topic: str, topic_id: str | None) -> int:
         """Which life of the topic this is. Raises Unavailable where the database is away."""
-        return await asyncio.to_thread(self._store.incarnation, cluster, topic)
+        return await asyncio.to_thread(self._store.incarnation, cluster, topic, topic_id=topic_id)
 
     async def next_incarnation(self, cluster: str, topic: str, seen: int) -> int:
         """Begin the life after ``seen``, if no other node has."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from gateway.catalog.payload_places import LOWEST, Limit, Place
+from gateway.catalog.places import LOWEST, Limit, Place
 
 Kind = Literal["breaking", "compatible", "documentation"]
 

@@ -10,6 +10,7 @@ from typing import Any
 _SHOWN_CHARACTERS = 80
 _SHOWN_CHOICES = 24
 _COMPARED_CHOICES = 2_000
+_COMPARISONS = 40_000
 
 
 class Problems:
@@ -18,6 +19,7 @@ class Problems:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self._seen: set[str] = set()
+        self._comparisons = 0
 
     def __bool__(self) -> bool:
         return bool(self.lines)
@@ -25,7 +27,16 @@ class Problems:
     def add(
         self, place: str, what: str, *, got: object = ..., allowed: str = "", choices: Iterable[str] | None = None
     ) -> None:
-        """Add a line, once. ``got`` is the value met (None: nothing); ``choices`` fill ``allowed``, suggest a name."""
+        """Add a line, once. ``got`` is the value met (None: nothing); ``choices`` fill ``allowed``, suggest a name.
+
+        Of thousands of mistakes among thousands of names the last get no suggestion: to find them would take minutes.
+        """
+        if choices is not None:
+            names = list(choices)
+            choices = names
+            self._comparisons += min(len(names), _COMPARED_CHOICES)
+            if self._comparisons > _COMPARISONS:
+                choices, allowed = None, allowed or _listed(names)
         line = problem_line(place, what, got=got, allowed=allowed, choices=choices)
         if line not in self._seen:
             self._seen.add(line)

@@ -31,16 +31,16 @@ class TopicFeed:
         topic: str,
         log: TopicLog,
         pump: Pump,
-        incarnation: int,
-        identity: RecordIdentity,
         on_other_history: Callable[[TopicFeed], None],
         on_flush: Callable[[], None],
     ) -> None:
         self.cluster = cluster
         self.topic = topic
         self.log = log
-        self.incarnation = incarnation
-        self.identity = identity
+        self.topic_id: str | None = None
+        self.incarnation = 0
+        self.identity: RecordIdentity
+        self.retention_ms: float | None = None
         self.users = 0
         self.is_live = asyncio.Event()
         self.down_reason: str | None = None
@@ -58,17 +58,17 @@ class TopicFeed:
 
     # ---- the Kafka reader's side ---------------------------------------------------------------------------------
 
-    def start(self, vector: Vector) -> None:
-        before = self.log.head_vector
+    def start(self, vector: Vector, *, topic_id: str | None = None) -> None:
+        self.topic_id = topic_id
         for waiting in self._routes.values():
             # Who rests for a value has not been moved for a while; what is lost now is lost from here on.
             waiting.settle(self.log.head)
         self.log.restart(vector)
         for waiting in self._routes.values():
             waiting.wake_all(self._pump.ready)
-        if any(new < old for new, old in zip(vector, before, strict=False)) or len(vector) < len(before):
-            # Offsets that were read do not exist any more: the topic was made anew, or lost its end.
-            self._on_other_history(self)
+
+    def other_history(self) -> None:
+        self._on_other_history(self)
 
     def append(self, partition: int, records: Sequence[Record], position: int) -> None:
         self.log.append(partition, records, position)
@@ -98,6 +98,12 @@ class TopicFeed:
     def down(self, reason: str) -> None:
         # Open reads keep what they have; is_live stays set once the log was live, since the log still serves.
         self.down_reason = reason
+
+    # ---- the hub's side ------------------------------------------------------------------------------------------
+
+    def begin_life(self, incarnation: int, identity: RecordIdentity) -> None:
+        """Say which life of the topic this is, once and before there are readers: their cursors name it."""
+        self.incarnation, self.identity = incarnation, identity
 
     # ---- the readers' side ---------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import contextvars
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Protocol
 
@@ -25,6 +25,10 @@ OPEN_SECONDS: Final = 5.0
 """How long an open waits for Kafka before it is answered 503."""
 
 
+RETENTION_SECONDS: Final = 300.0
+RETENTION_RETRY_SECONDS: Final = 30.0
+"""How often a topic in use is asked how long it keeps records, and how soon again after no answer."""
+
 RECLAIM_SECONDS: Final = 0.25
 """How often the memory bound is looked after, at most."""
 
@@ -39,12 +43,13 @@ class Reader(Protocol):
 
 
 class Offsets(Protocol):
-    """Where a topic's partitions begin, end, and stood at a time."""
+    """Where a topic's partitions begin, end, and stood at a time; how long it keeps records, if that is known."""
 
     async def partitions(self, topic: str) -> int: ...
     async def earliest(self, topic: str) -> Vector: ...
     async def latest(self, topic: str) -> Vector: ...
     async def at_time(self, topic: str, millis: int) -> Vector: ...
+    async def retention_ms(self, topic: str) -> float | None: ...
 
 
 class Replays(Protocol):
@@ -70,7 +75,23 @@ class _Use:
     feed: TopicFeed
     reader: Reader
     task: asyncio.Task[None]
+    asking: asyncio.Task[None]
+    beginning: asyncio.Lock = field(default_factory=asyncio.Lock)
     linger: asyncio.TimerHandle | None = None
+
+    def stop(self) -> None:
+        self.task.cancel()
+        self.asking.cancel()
+        if self.linger is not None:
+            self.linger.cancel()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A life that is over."""
+
+    incarnation: int
+    topic_id: str | None
 
 
 class Hub:
@@ -87,11 +108,12 @@ class Hub:
         memory_bytes: int,
         linger_seconds: float,
         uid_key: bytes,
-        incarnation: Callable[[str, str], Awaitable[int]],
+        incarnation: Callable[[str, str, str | None], Awaitable[int]],
         next_incarnation: Callable[[str, str, int], Awaitable[int]],
     ) -> None:
-        """``incarnation(cluster, topic)`` is the topic's present life, ``next_incarnation(cluster, topic, seen)``
-        begins the one after ``seen``, once for all nodes; both are kept in the database."""
+        """``incarnation(cluster, topic, topic_id)`` is the life of the topic that has this id, or the present one where
+        it is None; ``next_incarnation(cluster, topic, seen)`` begins the one after ``seen`` without another id. Both
+        are kept in the database, and count once for all nodes."""
         self._sources = sources
         self._pump = pump
         self._clock = clock
@@ -104,10 +126,9 @@ class Hub:
         self._uid_key = uid_key
         self._incarnation = incarnation
         self._next_incarnation = next_incarnation
-        self._ended: dict[tuple[str, str], int] = {}
+        self._ended: dict[tuple[str, str], _Ended] = {}
         self.on_feed_over: list[Callable[[TopicFeed, str], None]] = []
         self._uses: dict[tuple[str, str], _Use] = {}
-        self._starting: dict[tuple[str, str], asyncio.Lock] = {}
 
     def source(self, cluster: str) -> Source:
         """The cluster of that name. Raises Unavailable for one that is not configured."""
@@ -119,7 +140,7 @@ class Hub:
 
     async def acquire(self, cluster: str, topic: str) -> TopicFeed:
         """The topic's feed, live, with one more user. Raises Unavailable after ``OPEN_SECONDS``."""
-        use = await self._use(cluster, topic)
+        use = self._use(cluster, topic)
         use.feed.users += 1
         if use.linger is not None:
             use.linger.cancel()
@@ -127,10 +148,11 @@ class Hub:
         try:
             async with asyncio.timeout(OPEN_SECONDS):
                 await use.feed.is_live.wait()
+                await self._begin_life(use)
         except TimeoutError:
             self.release(use.feed)
             raise Unavailable("The stream's source does not answer.", retry_after_ms=2_000) from None
-        except asyncio.CancelledError:
+        except BaseException:
             self.release(use.feed)
             raise
         return use.feed
@@ -143,32 +165,19 @@ class Hub:
             loop = asyncio.get_running_loop()
             use.linger = loop.call_later(self._linger_seconds, self._close, feed)
 
-    async def _use(self, cluster: str, topic: str) -> _Use:
+    def _use(self, cluster: str, topic: str) -> _Use:
         key = (cluster, topic)
-        use = self._uses.get(key)
-        if use is not None:
-            return use
-        lock = self._starting.setdefault(key, asyncio.Lock())
-        async with lock:
-            if key not in self._uses:
-                self._uses[key] = await self._begin(cluster, topic)
-            return self._uses[key]
+        if key not in self._uses:
+            self._uses[key] = self._begin(cluster, topic)
+        return self._uses[key]
 
-    async def _begin(self, cluster: str, topic: str) -> _Use:
+    def _begin(self, cluster: str, topic: str) -> _Use:
         source = self.source(cluster)
-        seen = self._ended.get((cluster, topic))
-        if seen is None:
-            incarnation = await self._incarnation(cluster, topic)
-        else:
-            incarnation = await self._next_incarnation(cluster, topic, seen)
-            del self._ended[cluster, topic]
         feed = TopicFeed(
             cluster=cluster,
             topic=topic,
             log=TopicLog(max_records=self._ring_records, max_bytes=self._ring_bytes),
             pump=self._pump,
-            incarnation=incarnation,
-            identity=RecordIdentity(self._uid_key, cluster=cluster, topic=topic, incarnation=incarnation),
             on_other_history=self._end_history,
             on_flush=self._reclaim,
         )
@@ -176,7 +185,36 @@ class Hub:
         # A context of its own: it outlives the request that asked first, and must not log under that one's id.
         task = asyncio.create_task(reader.run(), name=f"reader {topic}", context=contextvars.Context())
         task.add_done_callback(partial(self._reader_ended, feed))
-        return _Use(feed, reader, task)
+        asking = asyncio.create_task(self._ask_retention(feed, source.offsets), context=contextvars.Context())
+        return _Use(feed, reader, task, asking)
+
+    async def _begin_life(self, use: _Use) -> None:
+        """Ask the database which life this is, once it is known which topic it is: by its id that changed while nobody
+        read, else by what was seen here. Raises Unavailable where the database is away; the next open asks again."""
+        feed = use.feed
+        async with use.beginning:
+            if feed.incarnation:
+                return
+            place = (feed.cluster, feed.topic)
+            ended = self._ended.get(place)
+            if ended is not None and (feed.topic_id is None or feed.topic_id == ended.topic_id):
+                await self._next_incarnation(*place, ended.incarnation)
+            incarnation = await self._incarnation(*place, feed.topic_id)
+            self._ended.pop(place, None)
+            identity = RecordIdentity(self._uid_key, cluster=feed.cluster, topic=feed.topic, incarnation=incarnation)
+            feed.begin_life(incarnation, identity)
+
+    async def _ask_retention(self, feed: TopicFeed, offsets: Offsets) -> None:
+        """Keep the feed's word on retention fresh, until cancelled."""
+        await feed.is_live.wait()
+        while True:
+            try:
+                feed.retention_ms = await offsets.retention_ms(feed.topic)
+                pause_seconds = RETENTION_SECONDS
+            except Unavailable as error:
+                log.debug("the retention of topic %s was not told: %s", feed.topic, error)
+                pause_seconds = RETENTION_RETRY_SECONDS
+            await asyncio.sleep(pause_seconds)
 
     def _reclaim(self) -> None:
         """Keep logs and views within ``memory_bytes``: idle views go first, then the oldest part of the largest log.
@@ -206,8 +244,8 @@ class Hub:
         """The feed's topic is another one now: let go of it. Whoever comes next gets a feed of the new life, in which
         the cursors of the old one are told apart."""
         log.warning("a topic's history changed", extra={"fields": {"cluster": feed.cluster, "topic": feed.topic}})
-        if self._let_go(feed, "The stream's history has changed."):
-            self._ended[feed.cluster, feed.topic] = feed.incarnation
+        if self._let_go(feed, "The stream's history has changed.") and feed.incarnation:
+            self._ended[feed.cluster, feed.topic] = _Ended(feed.incarnation, feed.topic_id)
 
     def _reader_ended(self, feed: TopicFeed, task: asyncio.Task[None]) -> None:
         """A reader never ends by itself; one that does would leave its streams open and silent for ever."""
@@ -222,7 +260,7 @@ class Hub:
         if use is None or use.feed is not feed:
             return False
         del self._uses[feed.cluster, feed.topic]
-        use.task.cancel()
+        use.stop()
         feed.over_reason = reason
         for listener in self.on_feed_over:
             listener(feed, reason)
@@ -233,17 +271,15 @@ class Hub:
         use = self._uses.get(key)
         if use is not None and use.feed is feed and not feed.users:
             del self._uses[key]
-            use.task.cancel()
+            use.stop()
 
     async def close(self) -> None:
         """Stop all readers."""
         uses = list(self._uses.values())
         self._uses.clear()
         for use in uses:
-            if use.linger is not None:
-                use.linger.cancel()
-            use.task.cancel()
-        await asyncio.gather(*(use.task for use in uses), return_exceptions=True)
+            use.stop()
+        await asyncio.gather(*(task for use in uses for task in (use.task, use.asking)), return_exceptions=True)
 
     def readers(self) -> list[tuple[TopicFeed, ReaderStatus]]:
         """What is read now, for health and metrics."""

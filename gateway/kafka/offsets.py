@@ -86,10 +86,10 @@ class Offsets:
 
         return await self._bounded(topic, look)
 
-    async def retention_ms(self, topic: str) -> int | None:
-        """How long records are kept, as far as their age decides that; None where it does not, or is not told."""
+    async def retention_ms(self, topic: str) -> float | None:
+        """How long records are kept as far as their age decides that; infinite where it does not, None if not told."""
 
-        async def look() -> int | None:
+        async def look() -> float | None:
             try:
                 return retention_in(await self._cluster.ask(retention_request(topic)))
             except Unsupported:

@@ -35,6 +35,8 @@ _FETCH: dict[str, int] = {
     "fetch_max_bytes": 8 * 1024 * 1024,
 }
 _EVIDENCE_TIMES = 3
+IDENTITY_SECONDS = 5.0
+"""How often Kafka is asked whether this is still the same topic."""
 
 State = Literal["starting", "live", "down"]
 
@@ -42,12 +44,17 @@ State = Literal["starting", "live", "down"]
 class Sink(Protocol):
     """Where the records go. All calls are synchronous and on the loop; what one raises ends the reader."""
 
-    def start(self, vector: Vector) -> None:
+    def start(self, vector: Vector, *, topic_id: str | None) -> None:
         """A fresh log begins here; what came before it is not connected with it.
 
-        The first start, a prefill that was too big, or history that had to be skipped: retention passed the reader
-        (a component is larger than before) or the topic is another one by now (a component is smaller).
+        The first start, a prefill that was too big, history that retention took before it was read, or the start after
+        ``other_history``. ``topic_id`` is Kafka's id of the topic, None where it has none.
         """
+        ...
+
+    def other_history(self) -> None:
+        """The topic is another one by now, or lost its end: positions so far mean nothing any more. A ``start``
+        follows, if reading goes on."""
         ...
 
     def append(self, partition: int, records: Sequence[Record], position: int) -> None:
@@ -88,8 +95,9 @@ class TopicReader:
     the position that the sink has seen, with a new consumer, because an exception out of aiokafka's ``getmany`` leaves
     positions advanced past records that nobody received. It starts ``prefill_records`` before the end, spread over
     the partitions; when more than ``prefill_bytes`` arrive before it is live, it starts anew with half of what came.
-    One stale answer must not throw a log away: that the topic is another one now is believed when three answers over
-    ``evidence_seconds`` say so.
+    That the topic is another one now is believed at once where it has another id, which is looked at whenever reading
+    begins anew and every ``identity_seconds``. Without ids, and for a topic that lost its end, one stale answer must
+    not throw a log away: three answers over ``evidence_seconds`` have to say so.
     """
 
     def __init__(
@@ -104,6 +112,7 @@ class TopicReader:
         clock: Clock,
         max_poll_records: int = 2000,
         evidence_seconds: float = 10.0,
+        identity_seconds: float = IDENTITY_SECONDS,
     ) -> None:
         self._cluster = cluster
         self._offsets = offsets
@@ -114,6 +123,7 @@ class TopicReader:
         self._clock = clock
         self._max_poll_records = max_poll_records
         self._evidence_seconds = evidence_seconds
+        self._identity_seconds = identity_seconds
 
         self._state: State = "starting"
         self._reason = ""
@@ -127,6 +137,7 @@ class TopicReader:
         self._faults = 0
         self._patience_seconds = PATIENCE_SECONDS
         self._evidence: list[float] = []
+        self._topic_id: str | None = None
 
     @property
     def status(self) -> ReaderStatus:
@@ -139,8 +150,8 @@ class TopicReader:
         """Read until cancelled. No fault of Kafka ends it; the connections are closed when it ends."""
         while True:
             try:
-                earliest, latest = await self._look()
-                vector, fresh = self._resume_at(earliest, latest)
+                topic_id, earliest, latest = await self._look()
+                vector, fresh = self._resume_at(topic_id, earliest, latest)
                 consumer = await self._cluster.open_consumer(self._topic, dict(enumerate(vector)), **_FETCH)
             except KafkaUnavailable as unavailable:
                 await self._fall(str(unavailable))
@@ -152,29 +163,34 @@ class TopicReader:
                     self._begin(vector)
                 elif len(vector) > len(self._positions):
                     self._grow(vector)
-                fault = await self._follow(consumer)
+                fault = await self._follow_same(consumer)
             finally:
                 await stop_consumer(consumer)
             if fault is not None:
                 await self._fall(fault)
 
-    async def _look(self) -> tuple[Vector, Vector]:
+    async def _look(self) -> tuple[str | None, Vector, Vector]:
         try:
+            # The id first: offsets of a later topic under an earlier id are found out, the other way round not.
+            topic_id = await self._offsets.topic_id(self._topic)
             earliest, latest = await self._offsets.bounds(self._topic)
         except TopicMissing:
             self._evidence.append(self._clock.monotonic())
             raise
-        if self._started and self._is_another_history(latest) and not self._is_evident():
+        if self._lost_its_end(latest) and not self._is_other_topic(topic_id, latest):
             self._evidence.append(self._clock.monotonic())
             raise self._cluster.unavailable(f"topic {self._topic} ends at {latest}, before what was read of it")
-        return earliest, latest
+        return topic_id, earliest, latest
 
-    def _resume_at(self, earliest: Vector, latest: Vector) -> tuple[Vector, bool]:
+    def _resume_at(self, topic_id: str | None, earliest: Vector, latest: Vector) -> tuple[Vector, bool]:
         """Where to read from, and whether that is a fresh log."""
-        if self._started and self._is_evident():
+        if self._is_other_topic(topic_id, latest):
             _log.warning("topic %s is not the one it was: reading it afresh", self._topic)
             self._started = False
+            self._topic_id = None
+            self._sink.other_history()
         self._evidence.clear()
+        self._topic_id = topic_id or self._topic_id
         if not self._started:
             return prefill_start(earliest, latest, records=self._prefill_records), True
         # A partition that is new to us is read from its beginning.
@@ -184,9 +200,18 @@ class TopicReader:
             _log.warning("retention passed the reader of topic %s at %s; it goes on at %s", self._topic, at, reachable)
         return reachable, reachable != at
 
-    def _is_another_history(self, latest: Vector) -> bool:
-        return len(latest) < len(self._positions) or any(
-            end < position for position, end in zip(self._positions, latest, strict=False)
+    def _is_other_topic(self, topic_id: str | None, latest: Vector) -> bool:
+        """Whether to believe that what was read so far is not this topic's."""
+        if not self._started:
+            return False
+        if topic_id is None or self._topic_id is None:
+            return self._is_evident()
+        return topic_id != self._topic_id or (self._lost_its_end(latest) and self._is_evident())
+
+    def _lost_its_end(self, latest: Vector) -> bool:
+        return self._started and (
+            len(latest) < len(self._positions)
+            or any(end < position for position, end in zip(self._positions, latest, strict=False))
         )
 
     def _is_evident(self) -> bool:
@@ -199,7 +224,7 @@ class TopicReader:
         self._started = True
         self._positions = list(vector)
         self._state, self._reason = "starting", ""
-        self._sink.start(vector)
+        self._sink.start(vector, topic_id=self._topic_id)
 
     def _grow(self, vector: Vector) -> None:
         _log.info("topic %s has %d partitions now", self._topic, len(vector))
@@ -208,7 +233,31 @@ class TopicReader:
             self._sink.append(partition, (), vector[partition])
         self._sink.flush()
 
-    async def _follow(self, consumer: AIOKafkaConsumer) -> str | None:
+    async def _follow_same(self, consumer: AIOKafkaConsumer) -> str | None:
+        """``_follow``, for as long as this is the same topic."""
+        other = asyncio.create_task(self._until_other_topic(), name=f"identity of {self._topic}")
+        try:
+            return await self._follow(consumer, other)
+        finally:
+            other.cancel()
+            await asyncio.gather(other, return_exceptions=True)
+
+    async def _until_other_topic(self) -> None:
+        """Return when Kafka names another topic than the one that is read. Beside the reading, which never waits."""
+        while True:
+            await asyncio.sleep(self._identity_seconds)
+            try:
+                found = await self._offsets.topic_id(self._topic)
+            except KafkaUnavailable as unavailable:
+                # Whether it can still be read is the watchdog's to say.
+                _log.debug("the id of topic %s was not told: %s", self._topic, unavailable)
+                continue
+            if self._topic_id is None:
+                self._topic_id = found
+            elif found not in (None, self._topic_id):
+                return
+
+    async def _follow(self, consumer: AIOKafkaConsumer, other: asyncio.Task[None]) -> str | None:
         """Read until the consumer has to be replaced: the fault, or None where it is no fault."""
         partitions = [TopicPartition(self._topic, number) for number in range(len(self._positions))]
         watchdog = Watchdog(consumer, partitions, clock=self._clock, patience_seconds=self._patience_seconds)
@@ -240,6 +289,10 @@ class TopicReader:
             if fault_seen is not None:
                 self._patience_seconds = min(2 * self._patience_seconds, MAX_PATIENCE_SECONDS)
                 return fault_seen
+            if other.done():
+                other.result()
+                await self._replace("the topic has another id")
+                return None
             known = consumer.partitions_for_topic(self._topic)
             if known is not None and len(known) > len(partitions):
                 await self._replace("its partitions became more")

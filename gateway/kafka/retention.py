@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from aiokafka.protocol.admin import DescribeConfigsRequest
@@ -16,16 +17,15 @@ def retention_request(topic: str) -> DescribeConfigsRequest:
     return DescribeConfigsRequest([(_TOPIC, topic, [_AGE, _POLICY])])
 
 
-def retention_in(response: Any) -> int | None:
-    """Milliseconds from a record's Kafka time on for which its age does not remove it.
-
-    None where age removes nothing (kept for ever, or only compacted) and where we may not know: to describe a topic's
-    configuration is a right of its own.
-    """
+def retention_in(response: Any) -> float | None:
+    """Milliseconds from a record's Kafka time on for which its age does not remove it: infinite where age never does
+    (kept for ever, or only compacted), None where we may not know, since to describe a topic is a right of its own."""
     for code, _message, _type, _name, entries in response.resources:
         if code:
             return None
         told = {entry[0]: entry[1] for entry in entries}
-        age = int(told.get(_AGE) or -1)
-        return age if age >= 0 and "delete" in (told.get(_POLICY) or "") else None
+        if told.get(_AGE) is None or told.get(_POLICY) is None:
+            return None
+        age = int(told[_AGE])
+        return age if age >= 0 and "delete" in told[_POLICY] else math.inf
     return None

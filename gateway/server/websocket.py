@@ -22,6 +22,7 @@ from websockets.typing import StatusLike
 
 from gateway.errors import BadRequest, Forbidden, GatewayError, HeadersTooLarge, Internal, MethodNotAllowed, UriTooLong
 from gateway.ports import WRITER_EXTENSION, DirectWriter
+from gateway.server.light import LightEvent, LightQueue
 from gateway.server.refusal import DISCARD_BYTES, encode_refusal, end_output
 from gateway.server.state import ConnectionState, logger
 from gateway.server.writer import TransportWriter
@@ -45,6 +46,9 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.logger = logger
+        self.queue = LightQueue()  # type: ignore[assignment]
+        self.writable = LightEvent()
+        self.writable.set()
         self._bounds = server_state.bounds
         self.conn = conn = _Handshake(max_size=self._bounds.message_bytes, logger=logger)
         conn.date_header = self.default_headers

@@ -41,6 +41,6 @@ def welcome(grant: Grant, *, session: str, heartbeat_seconds: float) -> dict[str
     }
 
 
-def checkpoint(*, behind_ms: int) -> dict[str, Any]:
-    """Progress without records, and the heartbeat."""
-    return {"behind_ms": behind_ms}
+def checkpoint(*, behind_ms: int, retention_in_ms: int | None) -> dict[str, Any]:
+    """Progress without records, and the heartbeat. ``retention_in_ms`` is None at the head and where it is unknown."""
+    return {"behind_ms": behind_ms, "retention_in_ms": retention_in_ms}

@@ -21,11 +21,12 @@ FLOOR_SECONDS: Final = 15.0
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A gap at the very start of a read."""
+    """A gap at the very start of a read. ``cursor`` is its beginning where ``before`` lies in an earlier life."""
 
     reason: str
     before: Vector
     after: Vector
+    cursor: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,7 @@ class Openings:
         self._hub = hub
         self._codec = codec
         self._clock = clock
-        self._floors: dict[tuple[str, str, int | None], _Floor] = {}
+        self._floors: dict[tuple[str, str, int, int | None], _Floor] = {}
 
     async def open(self, contract: Contract, request: ReadRequest) -> Opening:
         """Resolve the start and take the feed; the caller gives the feed back to the hub.
@@ -78,7 +79,8 @@ class Openings:
     ) -> Opening:
         if request.start.at == "latest":
             return Opening(feed, feed.log.head_vector)
-        floor = await self._floor(contract)
+        known = len(feed.log.head_vector)
+        floor = await self._floor(contract, feed, partitions=max(known, len(position.vector) if position else 0))
         opening = await self._from_the_past(contract, request, position, feed, floor)
         shard, shards = request.shard
         if shards == 1:
@@ -113,7 +115,8 @@ class Openings:
             latest = await self._hub.source(contract.cluster).offsets.latest(contract.topic)
             changed = any(at > end for at, end in zip(asked, latest, strict=False))
         if changed:
-            return Opening(feed, floor, Skipped("history_changed", asked, floor))
+            given = self._codec.encode(contract.stream, position)
+            return Opening(feed, floor, Skipped("history_changed", asked, floor, given))
         # A partition that the cursor does not hold starts at its earliest record.
         full = tuple(low if p >= len(asked) or asked[p] == ABSENT else asked[p] for p, low in enumerate(floor))
         vector = tuple(map(max, full, floor))
@@ -123,22 +126,28 @@ class Openings:
 
     async def _at_time(self, contract: Contract, millis: int, feed: TopicFeed, floor: _Floor) -> Opening:
         asked = await self._hub.source(contract.cluster).offsets.at_time(contract.topic, millis)
+        if len(asked) > len(floor.vector):
+            floor = await self._floor(contract, feed, partitions=len(asked))
         vector = tuple(map(max, asked, floor.vector))
         limit = contract.replay.max_age_seconds
         too_old = limit is not None and millis < (self._clock.now() - limit) * 1000
         # Retention took a partition's beginning, and the time asked for lies before what is left of it.
-        cut = floor.retained and any(low > 0 and at <= low for at, low in zip(asked, floor.vector, strict=True))
+        cut = floor.retained and any(low > 0 and at <= low for at, low in zip(asked, floor.vector, strict=False))
         if too_old or vector != asked or cut:
             return Opening(feed, vector, Skipped("retention", asked, vector))
         return Opening(feed, vector)
 
-    async def _floor(self, contract: Contract) -> _Floor:
-        """The earliest offsets that the contract lets anybody read."""
+    async def _floor(self, contract: Contract, feed: TopicFeed, *, partitions: int) -> _Floor:
+        """The earliest offsets that the contract lets anybody read.
+
+        Asked anew where what is remembered has fewer than ``partitions``: the topic has grown.
+        """
         max_age = contract.replay.max_age_seconds
-        key = (contract.cluster, contract.topic, max_age)
+        key = (contract.cluster, contract.topic, feed.incarnation, max_age)
         floor = self._floors.setdefault(key, _Floor(asyncio.Lock()))
         async with floor.lock:
-            if floor.at < 0 or self._clock.monotonic() - floor.at > FLOOR_SECONDS:
+            is_old = floor.at < 0 or self._clock.monotonic() - floor.at > FLOOR_SECONDS
+            if is_old or len(floor.vector) < partitions:
                 offsets = self._hub.source(contract.cluster).offsets
                 earliest = await offsets.earliest(contract.topic)
                 floor.retained = any(earliest)

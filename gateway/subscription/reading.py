@@ -415,11 +415,12 @@ class Reading:
                 self._reached[partition] = earliest
         self.announce(reason, before=before, after=tuple(self._reached))
 
-    def announce(self, reason: str, *, before: Vector, after: Vector) -> None:
-        """Queue a gap as the next thing this reader gets."""
+    def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
+        """Queue a gap as the next thing this reader gets. ``start`` is the cursor of its beginning where ``before`` is
+        a vector of an earlier life, which would name other records in this one."""
         cursor = self._spelling.cursor
-        gap = Gap(entry=0, reason=reason, start=cursor(before).encode(), resumed_at=cursor(after).encode())
-        here = Trail(0, before)
+        gap = Gap(entry=0, reason=reason, start=(start or cursor(before)).encode(), resumed_at=cursor(after).encode())
+        here = Trail(0, before if start is None else after)
         self._queue.append(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
 
 

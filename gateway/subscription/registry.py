@@ -218,7 +218,7 @@ class Registry:
         )
         if opening.skipped is not None:
             skipped = opening.skipped
-            reading.announce(skipped.reason, before=skipped.before, after=skipped.after)
+            reading.announce(skipped.reason, before=skipped.before, after=skipped.after, start=skipped.cursor)
         return reading
 
     def subscribe(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import time
 from collections.abc import Callable
@@ -255,10 +256,22 @@ class Subscription:
         if self._idle and self.reading is not None:
             self.reading.skip_to(self.feed.log.head)
 
-    def behind_ms(self) -> int:
-        """How old the next record to send is; 0 at the head."""
+    def say_checkpoint(self) -> None:
+        """Where the stream stands: its cursor, how old the next record to send is, and how long that one is there."""
+        self._settle_idle()
         following = self.reading.next_time() if self.reading is not None else None
-        return 0 if following is None else max(0, int(time.time() * 1000) - following)
+        age_ms = None if following is None else int(time.time() * 1000) - following
+        said = events.checkpoint(behind_ms=max(0, age_ms or 0), retention_in_ms=self._left_ms(age_ms))
+        self.say("checkpoint", said, with_cursor=True)
+
+    def _left_ms(self, age_ms: int | None) -> int | None:
+        """How long a record of this age can still be read, as Kafka keeps it and the contract allows."""
+        kept_ms = self.feed.retention_ms
+        if age_ms is None or kept_ms is None:
+            return None
+        max_age_seconds = self.grant.contract.replay.max_age_seconds
+        kept_ms = kept_ms if max_age_seconds is None else min(kept_ms, max_age_seconds * 1000)
+        return None if kept_ms == math.inf else max(0, int(kept_ms) - age_ms)
 
     def _beat(self) -> None:
         if self.ended is not False:
@@ -267,7 +280,7 @@ class Subscription:
         if self._outlet.paused:
             self._stand_aside()
         else:
-            self.say("checkpoint", events.checkpoint(behind_ms=self.behind_ms()), with_cursor=True)
+            self.say_checkpoint()
 
     # ---- ending --------------------------------------------------------------------------------------------------
 

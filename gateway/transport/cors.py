@@ -6,7 +6,7 @@ Whether the *application* of a request lists its origin is decided at the gate, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -53,14 +53,13 @@ class Preflights:
         self._app = app
         self._origins = origins
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine for what only passes on: its frame would stay for as long as a stream does.
         if scope["type"] != "http" or not _is_preflight(scope):
-            await self._app(scope, receive, send)
-            return
+            return self._app(scope, receive, send)
         if origin_of(scope) not in self._origins():
             raise OriginNotAllowed("No application lists this origin.")
-        await send({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT})
-        await send({"type": "http.response.body", "body": b""})
+        return _answer(send)
 
 
 def origin_of(scope: Scope) -> str | None:
@@ -84,6 +83,11 @@ def _origins(scope: Scope) -> list[str]:
 def _is_preflight(scope: Scope) -> bool:
     asked = {name for name, _ in scope["headers"]}
     return scope["method"] == "OPTIONS" and {b"origin", b"access-control-request-method"} <= asked
+
+
+async def _answer(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT})
+    await send({"type": "http.response.body", "body": b""})
 
 
 _PREFLIGHT: Final = [

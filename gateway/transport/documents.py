@@ -107,7 +107,8 @@ def serve_document(kind: Kind, store: DocumentStore) -> Callable[[Gate, Scope, R
             (b"etag", document.etag.encode("ascii")),
             # A tenant's is for its own eyes and asked for anew each time: entitlements begin and end.
             (b"cache-control", b"private, no-cache" if audience.is_tenant else b"public, max-age=60"),
-            (b"vary", b"Authorization"),
+            # Of Origin too: what is kept for one page must not be given to another.
+            (b"vary", b"Authorization, Origin"),
         ]
         if _names(scope, document.etag):
             await send({"type": "http.response.start", "status": 304, "headers": headers})

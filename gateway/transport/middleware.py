@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from starlette.exceptions import HTTPException
@@ -52,10 +52,10 @@ def route_app(routes: Sequence[BaseRoute], *, not_found: Callable[[], GatewayErr
 
     router = Router(routes, redirect_slashes=False, default=refuse)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # Routes raise their 405 only where they see an application; otherwise they answer it in plain text.
         scope.setdefault("app", router)
-        await router(scope, receive, send)
+        return router.app(scope, receive, send)
 
     return app
 

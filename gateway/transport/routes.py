@@ -24,7 +24,10 @@ _MEDIA: dict[Transport, str] = {"sse": sse.MEDIA_TYPE, "ndjson": ndjson.MEDIA_TY
 
 
 def routes(gate: Gate) -> list[BaseRoute]:
-    """Everything on the public port."""
+    """Everything on the public port.
+
+    What only passes a request on is no coroutine: its frame would stay for as long as the stream does.
+    """
     stream = "/v1/streams/{stream}"
     documents = DocumentStore()
     return [
@@ -44,10 +47,10 @@ class _Get:
         self._gate = gate
         self._serve = serve
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["method"] != "GET":
             raise MethodNotAllowed("This address is read by GET.", headers={"Allow": "GET"})
-        await self._serve(self._gate, scope, receive, send)
+        return self._serve(self._gate, scope, receive, send)
 
 
 class _Upgrade:
@@ -56,24 +59,24 @@ class _Upgrade:
     def __init__(self, gate: Gate) -> None:
         self._gate = gate
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await ws.serve(self._gate, scope, receive, send)
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        return ws.serve(self._gate, scope, receive, send)
 
 
 def _accept(scope: Scope) -> list[bytes]:
     return [value for name, value in scope["headers"] if name == b"accept"]
 
 
-async def _negotiated(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-    await _SERVE[negotiate(_accept(scope))](gate, scope, receive, send)
+def _negotiated(gate: Gate, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    return _SERVE[negotiate(_accept(scope))](gate, scope, receive, send)
 
 
 def _forced(transport: Transport) -> Serve:
-    async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if transport == "ws":
             raise UpgradeRequired(headers={"Upgrade": "websocket", "Connection": "Upgrade"})
         demand(_accept(scope), _MEDIA[transport])
-        await _SERVE[transport](gate, scope, receive, send)
+        return _SERVE[transport](gate, scope, receive, send)
 
     return serve
 

@@ -9,7 +9,6 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.model import Transport
 from gateway.ports import WRITER_EXTENSION
-from gateway.subscription import events
 from gateway.subscription.encode import FRAMINGS
 from gateway.subscription.registry import RETRY_MS
 from gateway.subscription.subscription import TOO_SLOW_SECONDS, Subscription
@@ -60,7 +59,7 @@ def _greet(subscription: Subscription) -> None:
     ``from=latest`` again, and never see what came in between.
     """
     if subscription.reading is not None and subscription.reading.at_head:
-        subscription.say("checkpoint", events.checkpoint(behind_ms=0), with_cursor=True)
+        subscription.say_checkpoint()
 
 
 async def _send_queued(

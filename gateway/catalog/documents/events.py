@@ -41,7 +41,11 @@ GAP_REASONS: Final = ("retention", "history_changed", "undecodable")
 
 _CURSOR_REF: Final = ref("Cursor")
 _BEHIND: Final = _millis("Age of the next record, 0 at the head.")
-_LEFT: Final = _millis("Time until Kafka's retention reaches this reader.")
+_LEFT: Final[Schema] = {
+    "type": ["integer", "null"],
+    "minimum": 0,
+    "description": "Time until retention reaches this reader; null at the head and where it is not known.",
+}
 _GAP: Final[dict[str, Schema]] = {
     "reason": _text("Why the records cannot be had.", enum=list(GAP_REASONS)),
     "from": _CURSOR_REF,

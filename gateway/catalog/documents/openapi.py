@@ -50,7 +50,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "Deprecation": _header("Since when the stream is deprecated (RFC 9745)."),
     "Sunset": _header("When the stream ends (RFC 8594)."),
     "ETag": _header("Names these bytes: send it back as `If-None-Match`.", required=True),
-    "Vary": _header("`Authorization`: the document depends on who asks.", required=True),
+    "Vary": _header("`Authorization, Origin`: the document depends on who asks.", required=True),
 }
 
 
@@ -226,20 +226,20 @@ class _Document:
 _CORRELATION_ID: Final = {
     "name": "X-Correlation-Id",
     "in": "header",
-    "description": "Yours, for logs on both sides; another one is given where it is not of these characters.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$"},
+    "description": "Yours, for logs on both sides: 1 to 128 of `A-Za-z0-9._:-`; anything else gets a new one.",
+    "schema": {"type": "string"},
 }
 _LAST_EVENT_ID: Final = {
     "name": "Last-Event-ID",
     "in": "header",
-    "description": "A cursor; goes before every other start.",
-    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"},
+    "description": "A cursor; goes before every other start. An empty one counts as none.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9_-]*$"},
 }
 _ETAGS: Final = {
     "name": "If-None-Match",
     "in": "header",
     "description": "The ETag of the document you have.",
-    "schema": {"type": "string", "pattern": '^(W/)?"[!#-~]*"$'},
+    "schema": {"type": "string"},
 }
 
 
