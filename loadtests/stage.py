@@ -52,10 +52,10 @@ class Stage:
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
             client.sendall(request(STREAM, self.tokens[0]))
             received = b""
-            while b"retry:" not in received:
+            while b"event: checkpoint" not in received:
                 received += client.recv(65536)
             self.source.send()
-            while b"\n\n\r\n" not in received.partition(b"\nid: ")[2]:
+            while b"\n\n\r\n" not in received.partition(b"\r\nid: ")[2]:
                 received += client.recv(65536)
         start = received.rindex(b"\r\n", 0, received.index(b"\r\nid: ")) + 2
         return received[start:]
