@@ -132,7 +132,7 @@ class Node:
 
 
 class Partner:
-    """Checks what arrives: order within a partition, no repeat, and after every line the cursor says where it stands."""
+    """Checks what arrives: order in each partition, no repeat, and that each cursor says where the reader stands."""
 
     def __init__(self, start: Vector) -> None:
         self.start = start

@@ -132,3 +132,19 @@ async def test_it_runs_by_itself_and_rests_when_there_is_nothing_to_do() -> None
         wheel.schedule(0.05, lambda: called.append(time.monotonic()))
         await until(lambda round_=round_: len(called) == round_ + 1)  # type: ignore[misc]
         assert called[-1] - began >= 0.05
+
+
+async def test_a_far_appointment_is_kept_and_a_cancelled_one_is_not() -> None:
+    wheel = Wheel()
+    wheel.schedule("far", 3_600)
+    cancelled = [wheel.wheel.schedule(86_400, lambda: None) for _ in range(1_000)]
+    for timer in cancelled:
+        timer.cancel()
+    assert wheel.wheel.waiting() == 1_001
+    wheel.advance(61)
+    assert wheel.wheel.waiting() == 1
+    for _ in range(58):
+        wheel.advance(61)
+    assert wheel.names() == []
+    wheel.advance(1.2)
+    assert wheel.names() == ["far"]

@@ -25,6 +25,7 @@ UNDECODABLE: Final = object()
 Key = tuple[bool, object]
 """A decoded value that compares as JSON does: true is not 1, so booleans carry a mark."""
 
+_INT_DIGITS: Final = 4000
 _UNDECODABLE_KEY: Final[Key] = (False, UNDECODABLE)
 
 
@@ -79,7 +80,7 @@ def _decoder(path: list[str]) -> Callable[[bytes], Any] | None:
 def _read_slowly(value: bytes, path: list[str]) -> Any:
     """For what the typed decoder does not take: something else than an object on the way, escaped lone surrogates."""
     try:
-        found = json.loads(value.decode("utf-8"))
+        found = json.loads(value.decode("utf-8"), parse_int=_integer)
     except (ValueError, RecursionError):
         return UNDECODABLE
     for token in path:
@@ -87,6 +88,11 @@ def _read_slowly(value: bytes, path: list[str]) -> Any:
             return ABSENT
         found = found[token]
     return found
+
+
+def _integer(text: str) -> int | float:
+    """An integer; one with more digits than Python converts is only compared as large."""
+    return int(text) if len(text) <= _INT_DIGITS else float("-inf" if text[0] == "-" else "inf")
 
 
 class FieldIndex:

@@ -8,19 +8,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from gateway.clock import Clock
 
 log = logging.getLogger("gateway.timers")
 
 
+HORIZON_SECONDS: Final = 60.0
+"""Later appointments are filed this far ahead and looked at again then, so that cancelled ones do not pile up for as
+long as a token lives."""
+
+
 class Timer:
     """One appointment; ``cancel()`` forgets it."""
 
-    __slots__ = ("call",)
+    __slots__ = ("call", "tick")
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, call: Callable[[], None], tick: int) -> None:
         self.call: Callable[[], None] | None = call
+        self.tick = tick
 
     def cancel(self) -> None:
         self.call = None
@@ -41,13 +48,21 @@ class TimerWheel:
 
     def schedule(self, delay_seconds: float, call: Callable[[], None]) -> Timer:
         """Call ``call`` once, ``delay_seconds`` from now or up to a tick later."""
-        timer = Timer(call)
-        tick = self._tick(self._clock.monotonic() + max(0.0, delay_seconds)) + 1
-        self._due.setdefault(tick, []).append(timer)
+        now = self._clock.monotonic()
+        timer = Timer(call, self._tick(now + max(0.0, delay_seconds)) + 1)
+        self._file(timer, self._tick(now))
         if not self._running:
             self._running = True
             asyncio.get_running_loop().call_later(self._tick_seconds, self._turn)
         return timer
+
+    def _file(self, timer: Timer, now: int) -> None:
+        ahead = now + max(1, self._tick(HORIZON_SECONDS))
+        self._due.setdefault(min(timer.tick, ahead), []).append(timer)
+
+    def waiting(self) -> int:
+        """Appointments that are filed, cancelled ones included until they are looked at."""
+        return sum(map(len, self._due.values()))
 
     def _turn(self) -> None:
         self.advance()
@@ -65,6 +80,9 @@ class TimerWheel:
         ticks = range(now - late + 1, now + 1) if late <= len(self._due) else sorted(t for t in self._due if t <= now)
         for tick in ticks:
             for timer in self._due.pop(tick, ()):
+                if timer.call is not None and timer.tick > now:
+                    self._file(timer, now)
+                    continue
                 call, timer.call = timer.call, None
                 if call is None:
                     continue

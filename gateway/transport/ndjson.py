@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 from starlette.types import Receive, Scope, Send
 
@@ -13,6 +14,7 @@ from gateway.subscription.subscription import TOO_SLOW_SECONDS
 from gateway.transport.gate import Gate
 from gateway.transport.outlet import DirectHttpOutlet, QueuedOutlet
 
+log = logging.getLogger("gateway.transport")
 TRANSPORT: Transport = "ndjson"
 MEDIA_TYPE = "application/x-ndjson"
 _FRAMING = FRAMINGS["ndjson"]
@@ -59,6 +61,9 @@ async def _send_queued(outlet: QueuedOutlet, receive: Receive, send: Send) -> No
             async with asyncio.timeout(TOO_SLOW_SECONDS):
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+    except TimeoutError:
+        # Too slow for a goodbye: leaving the body unfinished makes the server cut the connection.
+        log.info("a reader accepted no byte for %s s", TOO_SLOW_SECONDS)
     finally:
         watching.cancel()
         outlet.lost()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
@@ -16,6 +17,7 @@ from gateway.ports import DirectWriter
 from gateway.subscription.encode import Framing
 from gateway.subscription.subscription import Subscription
 
+log = logging.getLogger("gateway.transport")
 HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 
@@ -130,7 +132,11 @@ class DirectWebSocketOutlet:
 
 
 async def _close(send: Send, error: GatewayError) -> None:
-    await send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
+    try:
+        await send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
+    except (OSError, RuntimeError) as gone:
+        # The client was faster; the server's protocol lets go of the connection by itself.
+        log.debug("close not sent: %s", gone)
 
 
 class QueuedOutlet:
