@@ -1,11 +1,13 @@
 /* Many readers of one stream in one thread: counts what they get and checks that none loses or repeats a record.
  *
- *   readers PORT CONNECTIONS PARTITIONS OPENS_PER_SECOND MODE REQUESTS FIRST...
+ *   readers PORT CONNECTIONS PARTITIONS OPENS_PER_SECOND MODE PAUSE_US REQUESTS FIRST...
  *
  * REQUESTS is a file of ready-made requests, each ended by NUL; connection i sends number i modulo their count.
  * OPENS_PER_SECOND 0 opens as fast as answers come, at most 64 unanswered. MODE "stay" keeps connections, "once" closes
- * each after its first record. FIRST is, for each partition, the first sequence number that every reader must see, or
- * -1 for any. A record is known by its mark: "seq":"P:NNNNNNNNNN".
+ * each after its first record. PAUSE_US is how long it sleeps between two looks at its sockets; with 0 it waits at them,
+ * and most sends find it asleep and pay for waking it, which no client on another machine would cost them. FIRST is, for
+ * each partition, the first sequence number that every reader must see, or -1 for any. A record is known by its mark:
+ * "seq":"P:NNNNNNNNNN".
  *
  * A line on stdin asks: "stats" for one JSON line on stdout, "times" for the open times; the end of stdin ends it.
  */
@@ -184,16 +186,17 @@ static void times(int connections) {
 }
 
 int main(int count, char **arguments) {
-    if (count < 8) return 2;
+    if (count < 9) return 2;
     peer = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(arguments[1]))};
     peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int connections = atoi(arguments[2]);
     partitions = atoi(arguments[3]);
     double every = atof(arguments[4]) > 0 ? 1 / atof(arguments[4]) : 0;
     once = !strcmp(arguments[5], "once");
-    for (int p = 0; p < partitions; p++) first[p] = 7 + p < count ? atoll(arguments[7 + p]) : -1;
+    int pause_us = atoi(arguments[6]);
+    for (int p = 0; p < partitions; p++) first[p] = 8 + p < count ? atoll(arguments[8 + p]) : -1;
 
-    FILE *file = fopen(arguments[6], "r");
+    FILE *file = fopen(arguments[7], "r");
     static char text[1 << 23];
     size_t size = fread(text, 1, sizeof text - 1, file);
     for (size_t at = 0; at < size && request_count < 4096; at += strlen(text + at) + 1)
@@ -221,7 +224,7 @@ int main(int count, char **arguments) {
             wait_ms = left < 0 ? 0 : (int)left + 1;
         }
         struct epoll_event events[512];
-        if (getenv("NAP")) usleep(atoi(getenv("NAP")));
+        if (pause_us) usleep(pause_us);
         int ready = epoll_wait(polling, events, 512, wait_ms);
         for (int i = 0; i < ready; i++) {
             if (events[i].data.ptr) {

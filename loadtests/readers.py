@@ -33,7 +33,10 @@ def request(stream: str, token: str, *, protocol: Protocol = "sse", query: str =
 
 
 class Readers:
-    """``count`` connections to ``port``; every sequence number is checked from ``first`` on, by partition."""
+    """``count`` connections to ``port``; every sequence number is checked from ``first`` on, by partition.
+
+    ``pause_us``: microseconds between two looks at the sockets.
+    """
 
     def __init__(
         self,
@@ -44,12 +47,13 @@ class Readers:
         first: Sequence[int],
         opens_per_second: float = 0,
         once: bool = False,
+        pause_us: int = 0,
     ) -> None:
         self.count = count
         with tempfile.NamedTemporaryFile(prefix="requests-", delete=False) as file:
             file.write(b"".join(one + b"\0" for one in requests))
         mode = "once" if once else "stay"
-        command = [program("readers"), port, count, len(first), opens_per_second, mode, file.name, *first]
+        command = [program("readers"), port, count, len(first), opens_per_second, mode, pause_us, file.name, *first]
         with on_core(CLIENT_CORE):
             self._process = subprocess.Popen(
                 [str(part) for part in command],

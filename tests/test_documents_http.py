@@ -95,7 +95,13 @@ class House:
 @pytest.fixture(scope="module")
 def house(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     prefix = f"documents.{uuid.uuid4().hex[:8]}"
-    deployment = Deployment(tmp_path_factory.mktemp("documents"), kafka.bootstrap, contracts(prefix), tenants())
+    deployment = Deployment(
+        tmp_path_factory.mktemp("documents"),
+        kafka.bootstrap,
+        contracts(prefix),
+        tenants(),
+        settings={"stream": {"heartbeat_seconds": 1}},
+    )
 
     async def create() -> None:
         for stream in ("open", "closed", "foreign", "bytes"):

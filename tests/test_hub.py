@@ -189,7 +189,7 @@ async def test_a_topic_that_was_made_anew_begins_one_life_more(topic_id: str | N
 
 
 async def test_a_log_that_starts_again_further_back_is_no_other_history() -> None:
-    async with running(partitions=2) as (kafka, engine):
+    async with running(partitions=2) as (_, engine):
         feed = await engine.hub.acquire(CLUSTER, "t")
         # A prefill that was too large: one partition had come to its end already.
         feed.start((10, 0))

@@ -119,7 +119,7 @@ class Node:
         position = self.topic.ends[partition] if done else found[-1].next
         self.log.append(partition, found, position)
 
-    def open(self, vector: Vector, *, replay_records: int = 3) -> Reading:
+    def open(self, vector: Vector, *, replay_records: tuple[int, int] = (2, 5)) -> Reading:
         return Reading(
             self.log,
             self.view,

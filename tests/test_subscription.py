@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.errors import Draining, GatewayError, Internal, TokenExpired, TooSlow
 from gateway.hub.view import Slice
-from gateway.model import Grant, RowMatch, Vector
+from gateway.model import Contract, Grant, Replay, RowMatch, Vector
 from gateway.subscription.encode import FRAMINGS, Framing
 from gateway.subscription.request import ReadRequest, Start
 from gateway.subscription.shape import Shape
@@ -95,9 +96,10 @@ class Bench:
         rows: RowMatch | None = None,
         expires_in: float = 3600,
         outlet: FakeOutlet | None = None,
+        given: Contract | None = None,
     ) -> tuple[Subscription, FakeOutlet]:
         outlet = outlet or FakeOutlet()
-        granted = self.grant(rows=rows, expires_in=expires_in)
+        granted = self.grant(rows=rows, expires_in=expires_in, given=given)
         start = Start("cursor", cursor=cursor) if cursor else Start(at)  # type: ignore[arg-type]
         opening = await self.engine.openings.open(granted.contract, ReadRequest(start=start))
         subscription = self.engine.registry.subscribe(
@@ -105,8 +107,8 @@ class Bench:
         )
         return subscription, outlet
 
-    def grant(self, *, rows: RowMatch | None = None, expires_in: float = 3600) -> Grant:
-        return grant(CONTRACT, rows=rows, expires_at=int(self.clock.now() + expires_in))
+    def grant(self, *, rows: RowMatch | None = None, expires_in: float = 3600, given: Contract | None = None) -> Grant:
+        return grant(given or CONTRACT, rows=rows, expires_at=int(self.clock.now() + expires_in))
 
     def produce(self, *numbers: int, row: str = "red", size: int = 0) -> None:
         for number in numbers:
@@ -370,11 +372,46 @@ async def test_a_client_may_ask_for_silence_and_hears_checkpoints_meanwhile() ->
         await until(lambda: outlet.numbers() == [0, 1, 2])
 
 
+@pytest.mark.parametrize(
+    ("kept_ms", "max_age_seconds", "window_ms"),
+    [
+        (3_600_000, None, 3_600_000),
+        (3_600_000, 1800, 1_800_000),
+        (math.inf, 7200, 7_200_000),
+        (math.inf, None, None),
+        (None, 7200, None),
+        (1000, None, 0),
+    ],
+)
+async def test_a_checkpoint_says_how_long_the_next_record_can_be_read(
+    kept_ms: float | None, max_age_seconds: int | None, window_ms: int | None
+) -> None:
+    async with bench() as b:
+        b.topic.kept_ms = kept_ms
+        given = contract("s", "t", replay=Replay(max_age_seconds=max_age_seconds))
+        subscription, outlet = await b.open(given=given)
+        await until(lambda: subscription.feed.retention_ms == kept_ms)
+        b.advance(HEARTBEAT_SECONDS)
+        assert outlet.said("checkpoint")[-1]["retention_in_ms"] is None, "at the head"
+        subscription.pause()
+        age_ms = 1_000_000
+        b.topic.produce(0, b'{"n": 0}', millis=int(time.time() * 1000) - age_ms)
+        b.advance(HEARTBEAT_SECONDS)
+        left_ms = outlet.said("checkpoint")[-1]["retention_in_ms"]
+        if not window_ms:
+            assert left_ms == window_ms
+        else:
+            assert window_ms - age_ms - 5000 < left_ms <= window_ms - age_ms
+
+
 async def test_a_filtered_stream_at_rest_stands_at_the_head() -> None:
     async with bench(ring_records=16) as b:
         subscription, outlet = await b.open(rows=RED)
         b.produce(0)
-        b.produce(*range(100), row="blue")
+        b.produce(*range(5), row="blue")
+        b.advance(HEARTBEAT_SECONDS)
+        assert outlet.said("checkpoint")[-1]["behind_ms"] == 0, "what is others' makes nobody late"
+        b.produce(*range(95), row="blue")
         assert b.vector(subscription.cursor()) == (101,)
         b.produce(1)
         assert outlet.numbers() == [0, 1]

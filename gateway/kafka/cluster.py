@@ -18,6 +18,9 @@ from gateway.clock import Clock
 from gateway.kafka.faults import KafkaUnavailable, Unsupported, describe
 
 _log = logging.getLogger("gateway.kafka")
+# Of a topic that is missing aiokafka says so for every metadata answer, a thousand times a second. The reader tells it
+# once.
+logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
 
 REQUEST_SECONDS = 3.0
 """How long one look-up may take before the shared connection counts as broken."""

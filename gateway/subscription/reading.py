@@ -29,6 +29,11 @@ from gateway.model import Record, Vector
 
 Mode = Literal["replay", "merge", "shared"]
 _ENCODE_RECORDS: Final = 512
+REPLAY_RECORDS: Final = (250, 2000)
+"""Records of a replay's first read, and of a later one at most: each takes no more than all before it together.
+
+The first record is there soon, and a reader that leaves early has cost little.
+"""
 _RETRY_SECONDS: Final = (0.3, 1.0)
 
 
@@ -98,7 +103,7 @@ class Reading:
         history: History,
         spelling: Spelling,
         on_ready: Callable[[], None],
-        replay_records: int = 2000,
+        replay_records: tuple[int, int] = REPLAY_RECORDS,
         runs_ahead: int = 2,
     ) -> None:
         self._log = log
@@ -380,8 +385,10 @@ class Reading:
 
     async def _read_some(self, until: Vector) -> None:
         start = tuple(self._at(partition) for partition in range(len(until)))
+        first, most = self._replay_records
+        most = min(most, max(first, self.replayed))
         try:
-            read = await self._history.read(start, until, max_records=self._replay_records, max_bytes=2 * SLICE_BYTES)
+            read = await self._history.read(start, until, max_records=most, max_bytes=2 * SLICE_BYTES)
         except OutOfRange as error:
             self._skip(error)
             return

@@ -22,7 +22,7 @@ from gateway.kafka.replay import Replayed
 from gateway.model import Grant, Transport, Vector
 from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
 from gateway.subscription.opening import Opening
-from gateway.subscription.reading import Reading
+from gateway.subscription.reading import REPLAY_RECORDS, Reading
 from gateway.subscription.selector import FieldIndex, selector
 from gateway.subscription.shape import Shape
 from gateway.subscription.subscription import Outlet, Subscription
@@ -77,13 +77,14 @@ class PullRead:
         self._key, view = registry.view(opening.feed, grant, shape, FRAMINGS["pull"])
         self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
         # A page of everything takes from Kafka what it needs; one that is choosy has to look at more.
+        wanted = limit if view.selector is None else max(limit, CHOOSY_RECORDS)
         self.reading = registry.reading(
             opening,
             view,
             self._teller,
             grant,
             on_ready=self._ready.set,
-            replay_records=limit if view.selector is None else max(limit, CHOOSY_RECORDS),
+            replay_records=(wanted, wanted),
             runs_ahead=1,
         )
 
@@ -202,7 +203,7 @@ class Registry:
         grant: Grant,
         *,
         on_ready: Callable[[], None],
-        replay_records: int = 2000,
+        replay_records: tuple[int, int] = REPLAY_RECORDS,
         runs_ahead: int = 2,
     ) -> Reading:
         """A reading at the opening's vector, with its gap to tell first."""
