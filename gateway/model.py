@@ -26,7 +26,6 @@ Visibility = Literal["public", "entitled"]
 FieldType = Literal["string", "number", "integer", "boolean"]
 
 
-
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One Kafka record as the engine sees it.
 

@@ -102,5 +102,5 @@ async def test_retention_is_what_the_topics_configuration_says(
     kafka: Kafka, cluster: KafkaCluster, configured: dict[str, str], expected: float
 ) -> None:
     name = f"kept-{uuid.uuid4().hex}"
-    await kafka.create_topic(name, **configured)
+    await kafka.create_topic(name, 1, **configured)
     assert await Offsets(cluster).retention_ms(name) == expected

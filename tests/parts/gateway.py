@@ -1,4 +1,4 @@
-"""A real gateway for tests: ``gateway serve`` in a process of its own, with contracts, catalog and tokens to read by."""
+"""A real gateway for tests: ``gateway serve`` in its own process, with contracts, catalog and tokens to read by."""
 
 from __future__ import annotations
 
