@@ -52,7 +52,7 @@ FENCES: dict[str, list[str]] = {
     "cryptography": ["auth"],
     "starlette": ["transport", "admin", "portal", "app"],
     "sse_starlette": ["transport"],
-    "sqlalchemy": ["catalog.store", "auth.store"],
+    "sqlalchemy": ["catalog.store", "catalog.tables", "auth.store"],
     "uvicorn": ["server"],
     "websockets": ["server", "client"],
     "confluent_kafka": ["demo"],

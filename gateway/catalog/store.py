@@ -6,7 +6,6 @@ answer raises ``errors.Unavailable``.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,108 +24,16 @@ from sqlalchemy.exc import (
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from gateway.catalog.catalog import Catalog, Key
-from gateway.catalog.diff import Change, Diff, plan_changes, stable_json
+from gateway.catalog.diff import Change, Diff, plan_changes
 from gateway.catalog.objects import KINDS, Stored, catalog_of, objects_of, problems_of
 from gateway.catalog.problems import Problems, problem_line
+from gateway.catalog.tables import LIVES, METADATA, OBJECTS, SETTINGS, STATE, TOPICS
 from gateway.errors import ConfigurationProblems, Unavailable
 
 BUSY_TIMEOUT_SECONDS = 10
 _SCHEMA_ATTEMPTS = 10
 _AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
 _IMMEDIATE = "gateway_immediate"
-
-
-class _Json(sa.types.TypeDecorator[Any]):
-    """Plain data as text with stable bytes, the same on every database."""
-
-    impl = sa.Text
-    cache_ok = True
-
-    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str:
-        return stable_json(value)
-
-    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
-        return None if value is None else json.loads(value)
-
-
-_METADATA = sa.MetaData()
-
-
-def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
-    return sa.Table(name, _METADATA, *columns, sa.Column("owner", sa.String(16), nullable=False))
-
-
-_TABLES: dict[str, sa.Table] = {
-    "product": _table(
-        "products",
-        sa.Column("name", sa.String(63), primary_key=True),
-        sa.Column("title", sa.Text, nullable=False),
-        sa.Column("streams", _Json, nullable=False),
-    ),
-    "plan": _table(
-        "plans",
-        sa.Column("name", sa.String(63), primary_key=True),
-        sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
-        sa.Column("title", sa.Text, nullable=False),
-        sa.Column("currency", sa.String(3), nullable=False),
-        sa.Column("limits", _Json, nullable=False),
-        sa.Column("pricing", _Json, nullable=False),
-    ),
-    "tenant": _table(
-        "tenants",
-        sa.Column("name", sa.String(63), primary_key=True),
-        sa.Column("title", sa.Text, nullable=False),
-        sa.Column("status", sa.String(16), nullable=False),
-        sa.Column("time_zone", sa.String(64), nullable=False),
-        sa.Column("attributes", _Json, nullable=False),
-        sa.Column("account", _Json, nullable=False),
-        sa.Column("suspended_by_admin", sa.Boolean, nullable=False, server_default=sa.false()),
-    ),
-    "application": _table(
-        "applications",
-        sa.Column("issuer", sa.Text, primary_key=True),
-        sa.Column("client_id", sa.String(255), primary_key=True),
-        sa.Column("tenant", sa.ForeignKey("tenants.name"), nullable=False),
-        sa.Column("title", sa.Text, nullable=False),
-        sa.Column("origins", _Json, nullable=False),
-        sa.Column("billable", sa.Boolean, nullable=False),
-    ),
-    "entitlement": _table(
-        "entitlements",
-        sa.Column("tenant", sa.ForeignKey("tenants.name"), primary_key=True),
-        sa.Column("product", sa.ForeignKey("products.name"), primary_key=True),
-        sa.Column("starts_on", sa.String(10), primary_key=True),
-        sa.Column("plan", sa.String(63), nullable=False),
-        sa.Column("ends_on", sa.String(10), key="to"),
-    ),
-}
-_SETTINGS = sa.Table(
-    "settings",
-    _METADATA,
-    sa.Column("name", sa.String(128), primary_key=True),
-    sa.Column("value", sa.Text, nullable=False),
-)
-_TOPICS = sa.Table(
-    "topics",
-    _METADATA,
-    sa.Column("cluster", sa.Text, primary_key=True),
-    sa.Column("topic", sa.String(249), primary_key=True),
-    sa.Column("incarnation", sa.Integer, nullable=False),
-)
-_LIVES = sa.Table(
-    "topic_lives",
-    _METADATA,
-    sa.Column("cluster", sa.Text, primary_key=True),
-    sa.Column("topic", sa.String(249), primary_key=True),
-    sa.Column("topic_id", sa.String(64), primary_key=True),
-    sa.Column("incarnation", sa.Integer, nullable=False),
-)
-_STATE = sa.Table(
-    "catalog_state",
-    _METADATA,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-)
 
 
 class Store:
@@ -155,9 +62,9 @@ class Store:
         for attempt in range(1, _SCHEMA_ATTEMPTS + 1):
             try:
                 with self._writer.begin() as connection:
-                    _METADATA.create_all(connection)
-                    if connection.execute(sa.select(_STATE.c.id)).first() is None:
-                        connection.execute(_STATE.insert().values(id=1, revision=0))
+                    METADATA.create_all(connection)
+                    if connection.execute(sa.select(STATE.c.id)).first() is None:
+                        connection.execute(STATE.insert().values(id=1, revision=0))
                 return
             except (IntegrityError, ProgrammingError) as error:
                 # Another process made the same table between our look and our CREATE: now it is there. Look again.
@@ -199,7 +106,7 @@ class Store:
 
     def suspend(self, tenant: str, *, suspended: bool) -> bool:
         """Set or lift an admin's suspension, which outlives every apply. False where there is no such tenant."""
-        tenants = _TABLES["tenant"]
+        tenants = OBJECTS["tenant"]
         with self._writing() as connection:
             _lock_revision(connection)
             changed = connection.execute(
@@ -211,7 +118,7 @@ class Store:
 
     def get_or_create(self, name: str, factory: Callable[[], str]) -> str:
         """A setting's value, made by ``factory`` the first time; processes that race all get the one that won."""
-        query = sa.select(_SETTINGS.c.value).where(_SETTINGS.c.name == name)
+        query = sa.select(SETTINGS.c.value).where(SETTINGS.c.name == name)
         with self._reading() as connection:
             value: str | None = connection.execute(query).scalar()
         if value is not None:
@@ -219,7 +126,7 @@ class Store:
         made = factory()
         try:
             with self._writing() as connection:
-                connection.execute(_SETTINGS.insert().values(name=name, value=made))
+                connection.execute(SETTINGS.insert().values(name=name, value=made))
             return made
         except IntegrityError:
             with self._reading() as connection:
@@ -242,12 +149,12 @@ class Store:
             if known is not None:
                 return known
             present = _present(connection, cluster, topic)
-            others = sa.select(_LIVES.c.topic_id).where(_LIVES.c.cluster == cluster, _LIVES.c.topic == topic)
+            others = sa.select(LIVES.c.topic_id).where(LIVES.c.cluster == cluster, LIVES.c.topic == topic)
             if connection.execute(others).first() is not None:
                 present += 1
                 _set_incarnation(connection, cluster, topic, present)
             life = {"cluster": cluster, "topic": topic, "topic_id": topic_id, "incarnation": present}
-            connection.execute(_LIVES.insert().values(life))
+            connection.execute(LIVES.insert().values(life))
             return present
 
     def bump_incarnation(self, cluster: str, topic: str, *, seen: int) -> int:
@@ -261,8 +168,8 @@ class Store:
             if present != seen:
                 return present
             _set_incarnation(connection, cluster, topic, seen + 1)
-            same = sa.and_(_LIVES.c.cluster == cluster, _LIVES.c.topic == topic, _LIVES.c.incarnation == seen)
-            connection.execute(_LIVES.update().where(same).values(incarnation=seen + 1))
+            same = sa.and_(LIVES.c.cluster == cluster, LIVES.c.topic == topic, LIVES.c.incarnation == seen)
+            connection.execute(LIVES.update().where(same).values(incarnation=seen + 1))
             return seen + 1
 
     @contextmanager
@@ -325,42 +232,42 @@ def _begin_sqlite(connection: sa.Connection) -> None:
 
 
 def _revision(connection: sa.Connection) -> int:
-    return int(connection.execute(sa.select(_STATE.c.revision)).scalar_one())
+    return int(connection.execute(sa.select(STATE.c.revision)).scalar_one())
 
 
 def _lock_revision(connection: sa.Connection) -> int:
     """The revision, held so that changes of the catalog come one after the other."""
-    return int(connection.execute(sa.select(_STATE.c.revision).with_for_update()).scalar_one())
+    return int(connection.execute(sa.select(STATE.c.revision).with_for_update()).scalar_one())
 
 
 def _bump_revision(connection: sa.Connection) -> None:
-    connection.execute(_STATE.update().values(revision=_STATE.c.revision + 1))
+    connection.execute(STATE.update().values(revision=STATE.c.revision + 1))
 
 
 def _incarnation(connection: sa.Connection, cluster: str, topic: str, *, topic_id: str | None) -> int | None:
     """The life of this id, None where it was never told."""
     if topic_id is None:
         return _present(connection, cluster, topic)
-    named = sa.and_(_LIVES.c.cluster == cluster, _LIVES.c.topic == topic, _LIVES.c.topic_id == topic_id)
-    found: int | None = connection.execute(sa.select(_LIVES.c.incarnation).where(named)).scalar()
+    named = sa.and_(LIVES.c.cluster == cluster, LIVES.c.topic == topic, LIVES.c.topic_id == topic_id)
+    found: int | None = connection.execute(sa.select(LIVES.c.incarnation).where(named)).scalar()
     return found
 
 
 def _present(connection: sa.Connection, cluster: str, topic: str) -> int:
-    query = sa.select(_TOPICS.c.incarnation).where(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
+    query = sa.select(TOPICS.c.incarnation).where(TOPICS.c.cluster == cluster, TOPICS.c.topic == topic)
     return int(connection.execute(query).scalar() or 1)
 
 
 def _set_incarnation(connection: sa.Connection, cluster: str, topic: str, incarnation: int) -> None:
-    where = sa.and_(_TOPICS.c.cluster == cluster, _TOPICS.c.topic == topic)
-    if connection.execute(_TOPICS.update().where(where).values(incarnation=incarnation)).rowcount == 0:
-        connection.execute(_TOPICS.insert().values(cluster=cluster, topic=topic, incarnation=incarnation))
+    where = sa.and_(TOPICS.c.cluster == cluster, TOPICS.c.topic == topic)
+    if connection.execute(TOPICS.update().where(where).values(incarnation=incarnation)).rowcount == 0:
+        connection.execute(TOPICS.insert().values(cluster=cluster, topic=topic, incarnation=incarnation))
 
 
 def _stored(connection: sa.Connection) -> dict[Key, Stored]:
     found: dict[Key, Stored] = {}
     for kind in KINDS:
-        table = _TABLES[kind]
+        table = OBJECTS[kind]
         names = [column.name for column in table.primary_key.columns]
         for row in connection.execute(sa.select(table)):
             fields = {str(column.key): row._mapping[column] for column in table.columns}
@@ -378,7 +285,7 @@ def _write(connection: sa.Connection, changes: Sequence[Change], after: Mapping[
             if change.action == "removed" or change.was is not None:
                 _delete(connection, change.was or change.key)
     for kind in KINDS:
-        table = _TABLES[kind]
+        table = OBJECTS[kind]
         for change in by_kind[kind]:
             if change.action == "removed":
                 continue
@@ -394,15 +301,15 @@ def _write(connection: sa.Connection, changes: Sequence[Change], after: Mapping[
 
 
 def _delete(connection: sa.Connection, key: Key) -> None:
-    connection.execute(_TABLES[key[0]].delete().where(_is(key)))
+    connection.execute(OBJECTS[key[0]].delete().where(_is(key)))
 
 
 def _identity(key: Key) -> dict[str, str | int]:
     if key[0] == "plan":
         return {"name": key[1], "revision": int(key[2])}
-    return dict(zip((column.name for column in _TABLES[key[0]].primary_key.columns), key[1:], strict=True))
+    return dict(zip((column.name for column in OBJECTS[key[0]].primary_key.columns), key[1:], strict=True))
 
 
 def _is(key: Key) -> sa.ColumnElement[bool]:
-    table = _TABLES[key[0]]
+    table = OBJECTS[key[0]]
     return sa.and_(*(table.c[name] == value for name, value in _identity(key).items()))

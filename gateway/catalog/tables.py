@@ -1,0 +1,103 @@
+"""The tables of the catalog database: objects with their owner, secrets made once, and the lives of topics."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import sqlalchemy as sa
+
+from gateway.catalog.diff import stable_json
+
+
+class _Json(sa.types.TypeDecorator[Any]):
+    """Plain data as text with stable bytes, the same on every database."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: sa.Dialect) -> str:
+        return stable_json(value)
+
+    def process_result_value(self, value: str | None, dialect: sa.Dialect) -> Any:
+        return None if value is None else json.loads(value)
+
+
+METADATA = sa.MetaData()
+
+
+def _table(name: str, *columns: sa.schema.SchemaItem) -> sa.Table:
+    return sa.Table(name, METADATA, *columns, sa.Column("owner", sa.String(16), nullable=False))
+
+
+OBJECTS: dict[str, sa.Table] = {
+    "product": _table(
+        "products",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("streams", _Json, nullable=False),
+    ),
+    "plan": _table(
+        "plans",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("currency", sa.String(3), nullable=False),
+        sa.Column("limits", _Json, nullable=False),
+        sa.Column("pricing", _Json, nullable=False),
+    ),
+    "tenant": _table(
+        "tenants",
+        sa.Column("name", sa.String(63), primary_key=True),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("status", sa.String(16), nullable=False),
+        sa.Column("time_zone", sa.String(64), nullable=False),
+        sa.Column("attributes", _Json, nullable=False),
+        sa.Column("account", _Json, nullable=False),
+        sa.Column("suspended_by_admin", sa.Boolean, nullable=False, server_default=sa.false()),
+    ),
+    "application": _table(
+        "applications",
+        sa.Column("issuer", sa.Text, primary_key=True),
+        sa.Column("client_id", sa.String(255), primary_key=True),
+        sa.Column("tenant", sa.ForeignKey("tenants.name"), nullable=False),
+        sa.Column("title", sa.Text, nullable=False),
+        sa.Column("origins", _Json, nullable=False),
+        sa.Column("billable", sa.Boolean, nullable=False),
+    ),
+    "entitlement": _table(
+        "entitlements",
+        sa.Column("tenant", sa.ForeignKey("tenants.name"), primary_key=True),
+        sa.Column("product", sa.ForeignKey("products.name"), primary_key=True),
+        sa.Column("starts_on", sa.String(10), primary_key=True),
+        sa.Column("plan", sa.String(63), nullable=False),
+        sa.Column("ends_on", sa.String(10), key="to"),
+    ),
+}
+SETTINGS = sa.Table(
+    "settings",
+    METADATA,
+    sa.Column("name", sa.String(128), primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+TOPICS = sa.Table(
+    "topics",
+    METADATA,
+    sa.Column("cluster", sa.Text, primary_key=True),
+    sa.Column("topic", sa.String(249), primary_key=True),
+    sa.Column("incarnation", sa.Integer, nullable=False),
+)
+LIVES = sa.Table(
+    "topic_lives",
+    METADATA,
+    sa.Column("cluster", sa.Text, primary_key=True),
+    sa.Column("topic", sa.String(249), primary_key=True),
+    sa.Column("topic_id", sa.String(64), primary_key=True),
+    sa.Column("incarnation", sa.Integer, nullable=False),
+)
+STATE = sa.Table(
+    "catalog_state",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
