@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 from gateway.errors import GatewayError, Internal, Unavailable
 from gateway.hub.log import TopicLog, Trail
-from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Block, Gap, Route, Slice, View, cut
+from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Gap, Route, Slice, View
 from gateway.kafka.faults import OutOfRange
 from gateway.kafka.replay import Replayed
 from gateway.model import Record, Vector
+from gateway.subscription.runs import Runs
 
 Mode = Literal["replay", "merge", "shared"]
 _ENCODE_RECORDS: Final = 512
@@ -53,16 +52,6 @@ class Spelling(Protocol):
     def gap(self, gap: Gap) -> bytes: ...
 
 
-@dataclass(slots=True)
-class _Run:
-    """Records encoded for one reader."""
-
-    block: Block
-    trail: Trail
-    records: Sequence[Record]
-    at: int = 0
-
-
 class Reading:
     """Where one read stands, and the next bytes for it.
 
@@ -75,13 +64,11 @@ class Reading:
         "_after_gap",
         "_history",
         "_index",
-        "_last_time",
         "_log",
         "_on_ready",
-        "_queue",
         "_reached",
         "_replay_records",
-        "_room",
+        "_runs",
         "_runs_ahead",
         "_spelling",
         "_task",
@@ -113,15 +100,12 @@ class Reading:
         self._on_ready = on_ready
         self._replay_records = replay_records
         self._runs_ahead = runs_ahead
-        # A list: it holds a handful at most, and an empty one is a tenth of an empty deque for each idle reader.
-        self._queue: list[_Run | Slice] = []
-        self._room: asyncio.Event | None = None
+        self._runs = Runs(view)
         self._task: asyncio.Task[None] | None = None
         self._reached = list(start)
         self._index = -1
         self._trail: Trail | None = None
         self._after_gap = False
-        self._last_time: int | None = None
         self.mode: Mode = "shared"
         self.failed: GatewayError | None = None
         self.stalled: Unavailable | None = None
@@ -138,7 +122,7 @@ class Reading:
 
         ``at_least_one=False``: None also where the next record is larger than ``max_bytes``.
         """
-        if self.mode == "shared" and not self._queue:
+        if self.mode == "shared" and not self._runs:
             if self._index < self._log.first:
                 self._place()
                 return self.take(max_records=max_records, max_bytes=max_bytes, at_least_one=at_least_one)
@@ -154,15 +138,23 @@ class Reading:
                 self._trail = piece.trail
                 self._note(piece)
             return piece
-        if not self._queue and self.mode == "merge":
+        if not self._runs and self.mode == "merge":
             self._merge()
-        return self._take_private(max_records, max_bytes, at_least_one=at_least_one)
+        if not self._runs:
+            # Nothing of the merge zone was for this reader, or the replay has not come that far.
+            return _NOTHING_YET if self.mode != "replay" and self._index < self._log.head else None
+        piece = self._runs.take(
+            max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap, at_least_one=at_least_one
+        )
+        if piece is not None:
+            self._note(piece)
+        return piece
 
     def take_usual(self) -> Slice | None:
         """``take`` within the usual bounds, for streams: what all readers at the head take is found by one look."""
         view = self._view
         piece = view.tail
-        if piece is None or view.tail_index != self._index or self.mode != "shared" or self._queue or self._after_gap:
+        if piece is None or view.tail_index != self._index or self.mode != "shared" or self._runs or self._after_gap:
             return self.take()
         self._index = piece.stop
         self._trail = piece.trail
@@ -171,14 +163,14 @@ class Reading:
     @property
     def more(self) -> bool:
         """Whether another ``take`` would give something at once."""
-        if self._queue:
+        if self._runs:
             return True
         return self.mode != "replay" and self._index < self._log.head
 
     @property
     def at_head(self) -> bool:
         """Whether everything the process has seen is taken."""
-        return self.mode != "replay" and not self._queue and self._index >= self._log.head
+        return self.mode != "replay" and not self._runs and self._index >= self._log.head
 
     @property
     def route(self) -> Route | None:
@@ -189,7 +181,7 @@ class Reading:
     def skip_to(self, index: int) -> None:
         """Stand at ``index``: nothing before it is for this reader. Only where it stands in the shared view."""
         log = self._log
-        if self.mode != "shared" or self._queue or not max(self._index, log.first) <= index <= log.head:
+        if self.mode != "shared" or self._runs or not max(self._index, log.first) <= index <= log.head:
             return
         if log.first == log.head:
             self._trail, self._reached = None, list(log.head_vector)
@@ -199,11 +191,9 @@ class Reading:
 
     def vector(self) -> Vector:
         """The vector before the next record that was not taken."""
-        if self._queue:
-            first = self._queue[0]
-            if isinstance(first, _Run):
-                return first.trail.vector_before(first.at)
-            return tuple(self._reached) if first.trail is None else first.trail.start
+        queued = self._runs.vector()
+        if queued is not None:
+            return queued
         if self.mode == "shared":
             if self._index == self._log.head:
                 return self._log.head_vector
@@ -216,18 +206,17 @@ class Reading:
 
         In the middle of a replay, where the next record is not fetched yet, the time of the last one stands in for it.
         """
-        if self._queue:
-            first = self._queue[0]
-            return first.records[first.at].timestamp if isinstance(first, _Run) else None
+        if self._runs:
+            return self._runs.next_time()
         if self.mode != "replay" and self._log.first <= self._index < self._log.head:
             page = self._log.page_at(self._index)
             return page.records[self._index - page.first].timestamp
-        return self._last_time if self.mode == "replay" else None
+        return self._runs.last_time if self.mode == "replay" else None
 
     def remaining(self, shard: tuple[int, int] = (0, 1)) -> int:
         """Records between here and the head: exact in the log, by offsets before it and for a shard."""
         index, count = shard
-        if count == 1 and self.mode == "shared" and not self._queue and self._index >= self._log.first:
+        if count == 1 and self.mode == "shared" and not self._runs and self._index >= self._log.first:
             return self._log.head - self._index
         here = self.vector()
         return sum(
@@ -258,44 +247,10 @@ class Reading:
         self._index = index
         self.mode = "shared" if self._log.ceil_index(here) == index else "merge"
 
-    def _take_private(self, max_records: int, max_bytes: int, *, at_least_one: bool) -> Slice | None:
-        if not self._queue:
-            # Nothing of the merge zone was for this reader, or the replay has not come that far.
-            return _NOTHING_YET if self.mode != "replay" and self._index < self._log.head else None
-        first = self._queue[0]
-        if isinstance(first, Slice):
-            self._drop_first()
-            self._after_gap = False
-            return first
-        a = first.at
-        piece = cut(
-            first.block,
-            _entry(first.block, a),
-            max_records=max_records,
-            max_bytes=max_bytes,
-            stop=len(first.records),
-            trail=first.trail,
-            after_gap=self._after_gap,
-            at_least_one=at_least_one,
-        )
-        if piece is None:
-            return None
-        first.at = piece.stop
-        self._last_time = first.records[first.at - 1].timestamp
-        self._note(piece)
-        if first.at >= len(first.records):
-            self._drop_first()
-        return piece
-
-    def _drop_first(self) -> None:
-        del self._queue[0]
-        if self._room is not None:
-            self._room.set()
-
     def _note(self, piece: Slice) -> None:
         """Remember whether the last thing told was an undecodable stretch: what follows directly belongs to it."""
         if piece.records or piece.gap is not None:
-            self._after_gap = piece.gap is not None
+            self._after_gap = piece.gap is not None and piece.gap.reason == "undecodable"
 
     def _merge(self) -> None:
         """Encode a bounded part of the merge zone; leave it where the shared view serves from here on."""
@@ -330,18 +285,9 @@ class Reading:
 
     def _push(self, records: Sequence[Record]) -> None:
         """Queue ``records`` as a run encoded from the vector reached, and move that vector behind them."""
-        selector = self._view.selector
-        chosen = None if selector is None else [at for at, one in enumerate(records) if selector.matches(one)]
-        start = tuple(self._reached)
-        run = _Run(Block(0), Trail(0, start), records)
-        run.block.writer = self._view.encoder.begin(start)
+        self._runs.push(records, start=tuple(self._reached))
         for record in records:
-            run.trail.partitions.append(record.partition)
-            run.trail.nexts.append(record.next)
             self._move(record.partition, record.next)
-        self._view.encoder.encode(run.block, records, first=0, chosen=chosen)
-        if run.block.index:
-            self._queue.append(run)
 
     def _move(self, partition: int, to: int) -> None:
         if partition >= len(self._reached):
@@ -375,9 +321,7 @@ class Reading:
                 until = log.vector_before(target)
             if all(self._at(partition) >= end for partition, end in enumerate(until)):
                 break
-            while len(self._queue) >= self._runs_ahead:
-                self._room = asyncio.Event()
-                await self._room.wait()
+            await self._runs.wait_for_room(self._runs_ahead)
             await self._read_some(until)
             self._on_ready()
         self._index = target
@@ -428,12 +372,7 @@ class Reading:
         cursor = self._spelling.cursor
         gap = Gap(entry=0, reason=reason, start=(start or cursor(before)).encode(), resumed_at=cursor(after).encode())
         here = Trail(0, before if start is None else after)
-        self._queue.append(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
-
-
-def _entry(block: Block, index: int) -> int:
-    """The first entry of a private block at or after its record ``index``."""
-    return bisect_left(block.index, index)
+        self._runs.tell(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
 
 
 _NOTHING_YET: Final = Slice(body=b"", records=0, data_bytes=0, gap=None, stop=0, trail=None)
