@@ -127,7 +127,9 @@ class Gateway:
             ("loop lag", metrics.watch_loop_lag()),
             ("catalog", self._control.follow()),
         ):
-            self._tasks.append(asyncio.create_task(task, name=name))
+            running = asyncio.create_task(task, name=name)
+            running.add_done_callback(_tell_if_failed)
+            self._tasks.append(running)
 
     async def _listen(self, listener: Listener) -> None:
         await listener.start()
@@ -228,6 +230,9 @@ class Gateway:
     async def reload(self) -> None:
         """Take contracts, keys, catalog and certificates anew: all of them, or none and a log line that says why."""
         try:
+            # Everything is tried before anything is taken.
+            if self._public is not None:
+                self._public.check_tls()
             await self._control.reload()
             if self._public is not None:
                 self._public.reload_tls()
@@ -260,6 +265,12 @@ class Gateway:
             await self._closers.pop()()
 
 
+def _tell_if_failed(task: asyncio.Task[None]) -> None:
+    """A background task ends only when it is cancelled; one that fails must not do so unheard."""
+    if not task.cancelled() and task.exception() is not None:
+        event(log, logging.ERROR, "background_task_failed", task=task.get_name(), exception=task.exception())
+
+
 def _text(path: object) -> str | None:
     return None if path is None else str(path)
 
@@ -289,6 +300,8 @@ async def run(settings: Settings) -> int:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
+    # Before everything is up there is nothing to take anew, and the signal's default would end the process.
+    loop.add_signal_handler(signal.SIGHUP, lambda: None)
     await gateway.start()
     loop.add_signal_handler(signal.SIGHUP, reload)
     event(log, logging.INFO, "serving", url=gateway.base_url, admin_port=gateway.admin_port, version=__version__)

@@ -136,6 +136,9 @@ class Control:
                 # The prober says that the database is away, once; here it is only not followed.
                 log.debug("catalog not followed: %s", error)
                 continue
+            except Exception as error:  # noqa: BLE001 - the next round may go well; a dead follower would say nothing
+                event(log, logging.ERROR, "catalog_not_followed", exception=error)
+                continue
             now = self._snapshot
             self._revision, self._snapshot = revision, Snapshot(now.contracts, catalog, now.verifier)
             event(log, logging.INFO, "catalog_followed", revision=revision)

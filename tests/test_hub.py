@@ -17,7 +17,8 @@ from gateway.errors import CursorExpired, GatewayError, Unavailable
 from gateway.hub import hub as hub_module
 from gateway.hub.feed import TopicFeed
 from gateway.model import Contract
-from gateway.subscription.opening import FLOOR_SECONDS, Opening
+from gateway.subscription.floors import FLOOR_SECONDS
+from gateway.subscription.opening import Opening
 from gateway.subscription.request import ReadRequest, Start
 from gateway.subscription.shape import Shape
 from tests.parts.serving import until

@@ -156,3 +156,10 @@ def test_any_bytes_come_out_as_a_strict_parser_reads_them_or_not_at_all(payload:
     text = json_text(raw)
     assert exactly(text) == exactly(raw)
     assert not {b"\r", b"\n"} & {text[at : at + 1] for at in range(len(text))}
+
+
+def test_a_hostile_string_costs_what_its_length_costs() -> None:
+    # Quadratic work on this took minutes; a limit on steps, not on the clock: both sizes end in the same test run.
+    for size in (10_000, 400_000):
+        with pytest.raises(Undecodable):
+            json_text(b"[" * 200 + b'"' + b'\\"' * size)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import AmbiguousCredentials, BadRequest, GatewayError, InvalidParameter, UnknownParameter
 from gateway.model import TRANSPORTS, Transport
-from gateway.subscription.request import MAX_PARAMETERS, ReadRequest, Start, parse_listing, parse_read
+from gateway.subscription.request import MAX_PARAMETERS, ReadRequest, Start, parse_listing, parse_nothing, parse_read
 
 
 def read(query: str, *, transport: Transport = "sse", last_event_id: str | None = None) -> ReadRequest:
@@ -190,7 +190,15 @@ def check(query: bytes, transport: Transport) -> None:
         assert 0 <= found.wait_seconds <= 30
 
 
-def test_the_list_of_streams_takes_no_parameters() -> None:
-    parse_listing(b"")
+def test_an_address_without_parameters_refuses_them() -> None:
+    parse_nothing(b"")
     with pytest.raises(UnknownParameter):
-        parse_listing(b"limit=1")
+        parse_nothing(b"limit=1")
+
+
+def test_a_list_is_paged_by_limit_and_next() -> None:
+    assert parse_listing(b"") == (100, "")
+    assert parse_listing(b"limit=2&next=flights") == (2, "flights")
+    for query in (b"limit=0", b"limit=1001", b"next=", b"offset=1", b"limit=1&limit=2"):
+        with pytest.raises(BadRequest):
+            parse_listing(query)

@@ -96,8 +96,8 @@ class TopicFeed:
         self.flush()
 
     def down(self, reason: str) -> None:
-        # Open reads keep what they have; is_live stays set once the log was live, since the log still serves.
-        self.down_reason = reason
+        """Nothing to do: open reads keep what they have, and the log, once live, still serves. The reader's own status
+        says what is wrong."""
 
     # ---- the hub's side ------------------------------------------------------------------------------------------
 

@@ -214,7 +214,16 @@ class Hub:
             except Unavailable as error:
                 log.debug("the retention of topic %s was not told: %s", feed.topic, error)
                 pause_seconds = RETENTION_RETRY_SECONDS
+            except Exception as error:
+                log.error("the retention of a topic could not be read", exc_info=error)
+                pause_seconds = RETENTION_SECONDS
             await asyncio.sleep(pause_seconds)
+
+    def is_over_memory(self) -> bool:
+        """Whether the bound is passed although all that may go has gone, looked at now."""
+        if self.is_full:
+            self._reclaim()
+        return self.is_full
 
     def _reclaim(self) -> None:
         """Keep logs and views within ``memory_bytes``: idle views go first, then the oldest part of the largest log.

@@ -111,18 +111,26 @@ class Listener:
             self._servers.append(server)
         self._sweeper = loop.create_task(self._sweep_forever(), name=f"{self._name}-sweep")
 
+    def check_tls(self) -> None:
+        """Raises ``ConfigurationProblems`` if certificate and key, as they are on disk now, cannot be used."""
+        if self._tls_files is not None:
+            # A context of its own: a failed load may leave half of a pair behind.
+            self._load_tls(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+
     def reload_tls(self) -> None:
         """Read certificate and key again, for new connections.
 
         Raises ``ConfigurationProblems`` if they cannot be used; those in use stay.
         """
-        if self._tls is None or self._tls_files is None:
-            return
+        self.check_tls()
+        if self._tls is not None:
+            self._load_tls(self._tls)
+
+    def _load_tls(self, context: ssl.SSLContext) -> None:
+        assert self._tls_files is not None
         cert_file, key_file = self._tls_files
         try:
-            # Tried on a context of its own first: a failed load may leave half of a pair behind.
-            ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(str(cert_file), key_file)
-            self._tls.load_cert_chain(str(cert_file), key_file)
+            context.load_cert_chain(str(cert_file), key_file)
         except (OSError, ssl.SSLError) as error:
             reason = error.strerror or str(error)
             line = f"{self._name}: cannot use certificate {cert_file} with key {key_file or cert_file}: {reason}"

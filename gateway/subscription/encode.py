@@ -123,6 +123,8 @@ class RecordEncoder:
         shape: Shape,
         stream_url: str,
     ) -> None:
+        # Views are shared by the contract's identity, so whoever encodes for one keeps it from being freed.
+        self.contract = contract
         self._stream = contract.stream
         self._codec = codec
         self._identity = identity

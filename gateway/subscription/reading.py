@@ -14,6 +14,7 @@ A reader that falls out of the log, or whose log was restarted, opens anew at th
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol
@@ -26,6 +27,7 @@ from gateway.kafka.replay import Replayed
 from gateway.model import Record, Vector
 from gateway.subscription.runs import Runs
 
+log = logging.getLogger("gateway.subscription")
 Mode = Literal["replay", "merge", "shared"]
 _ENCODE_RECORDS: Final = 512
 REPLAY_RECORDS: Final = (250, 2000)
@@ -304,9 +306,9 @@ class Reading:
             raise
         except GatewayError as error:
             self.failed = error
-        except Exception as error:  # noqa: BLE001 - the reader must hear of it; the subscription logs it
+        except Exception as error:
+            log.error("a replay failed", exc_info=error)
             self.failed = Internal("The replay failed.")
-            self.failed.__cause__ = error
         self._task = None
         self._on_ready()
 
@@ -334,12 +336,13 @@ class Reading:
         try:
             read = await self._history.read(start, until, max_records=most, max_bytes=2 * SLICE_BYTES)
         except OutOfRange as error:
-            self._skip(error)
+            if self._skip(error):
+                return
+            # The topic holds what it says it does not: a stale broker. Ask again in a while.
+            await self._stall(Unavailable("The stream's source contradicts itself."))
             return
         except Unavailable as error:
-            # An open stream outlives Kafka's bad days: it waits here, heartbeats go on.
-            self.stalled = error
-            await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311
+            await self._stall(error)
             return
         self.stalled = None
         self.replayed += len(read.records)
@@ -352,8 +355,16 @@ class Reading:
         for partition, position in enumerate(read.vector):
             self._move(partition, position)
 
-    def _skip(self, bounds: OutOfRange) -> None:
-        """The topic does not hold what comes next: say so at this place, and go on where it begins."""
+    async def _stall(self, error: Unavailable) -> None:
+        """An open stream outlives Kafka's bad days: it waits here, heartbeats go on."""
+        self.stalled = error
+        await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311
+
+    def _skip(self, bounds: OutOfRange) -> bool:
+        """The topic does not hold what comes next: say so at this place, and go on where it begins.
+
+        False: it does hold it, by these very bounds.
+        """
         before = tuple(self._reached)
         reason = "retention"
         for partition, (earliest, latest) in enumerate(zip(bounds.earliest, bounds.latest, strict=True)):
@@ -364,7 +375,10 @@ class Reading:
             if not earliest <= position <= latest:
                 self._move(partition, earliest)
                 self._reached[partition] = earliest
+        if tuple(self._reached) == before:
+            return False
         self.announce(reason, before=before, after=tuple(self._reached))
+        return True
 
     def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
         """Queue a gap as the next thing this reader gets. ``start`` is the cursor of its beginning where ``before`` is

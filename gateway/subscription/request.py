@@ -44,6 +44,7 @@ class ReadRequest:
 
 PULL_ONLY: Final = ("limit", "max_bytes", "wait")
 EVERYWHERE: Final = ("from", "cursor", "last_event_id", "on_gap", "filter", "fields", "envelope", "shard")
+LISTING: Final = ("limit", "next")
 ENVELOPES: Final = ("record", "cloudevents", "none")
 MAX_SHARDS: Final = 64
 
@@ -102,10 +103,19 @@ def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None 
     )
 
 
-def parse_listing(query: bytes) -> None:
-    """The list of streams takes no parameters. Raises UnknownParameter."""
+def parse_nothing(query: bytes) -> None:
+    """For addresses without parameters. Raises UnknownParameter."""
     for name in parse_query(query):
         raise UnknownParameter(f"The parameter {_show(name)} is not known here; none is.")
+
+
+def parse_listing(query: bytes) -> tuple[int, str]:
+    """A page of a list: most entries (``limit``), and the name to go on behind (``next``, empty at the start)."""
+    given = {name: values[0] for name, values in parse_query(query).items()}
+    for name in given:
+        if name not in LISTING:
+            raise UnknownParameter(f"The parameter {_show(name)} is not known here; allowed: {', '.join(LISTING)}.")
+    return _whole(given, "limit", 1, 1000, 100), given.get("next", "")
 
 
 def _start(given: Mapping[str, str], last_event_id: str | None) -> Start:

@@ -14,6 +14,7 @@ from gateway.subscription.request import ReadRequest
 
 EnvelopeName = Literal["record", "cloudevents", "none"]
 MAX_FIELDS: Final = 100
+MAX_POINTER_DEPTH: Final = 32
 _POINTER = re.compile(r"(/([^~/]|~[01])*)+")
 
 
@@ -57,6 +58,8 @@ def _projection(allowed: tuple[str, ...] | None, wanted: str | None) -> tuple[st
     for pointer in pointers:
         if not _POINTER.fullmatch(pointer):
             raise InvalidParameter(f"fields: {pointer[:80]!r} is not a JSON pointer such as /properties/mag.")
+        if pointer.count("/") > MAX_POINTER_DEPTH:
+            raise InvalidParameter(f"fields: {pointer[:80]!r}… is deeper than {MAX_POINTER_DEPTH} members.")
         if allowed is None:
             kept.append(pointer)
             continue

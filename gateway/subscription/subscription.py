@@ -85,7 +85,6 @@ class Subscription:
         "ended",
         "feed",
         "grant",
-        "opened_at",
         "queued",
         "reading",
         "session",
@@ -116,7 +115,6 @@ class Subscription:
         self.counters = counters
         self.queued = False
         self.ended: GatewayError | bool = False
-        self.opened_at = clock.now()
         self._outlet = outlet
         self._cursor = cursor
         self._pump = pump

@@ -17,7 +17,7 @@ from gateway.catalog.documents.asyncapi import asyncapi_document
 from gateway.catalog.documents.offer import Audience, public_audience, tenant_audience
 from gateway.catalog.documents.openapi import openapi_document
 from gateway.catalog.documents.spelling import spell_json, spell_yaml
-from gateway.subscription.request import parse_listing
+from gateway.subscription.request import parse_nothing
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import demand
 
@@ -100,7 +100,7 @@ def serve_document(kind: Kind, store: DocumentStore) -> Callable[[Gate, Scope, R
     async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         demand([value for name, value in scope["headers"] if name == b"accept"], kind.media_type)
         audience = _audience(gate, scope)
-        parse_listing(scope["query_string"])
+        parse_nothing(scope["query_string"])
         contracts = gate.snapshot().contracts
         document = await store.document(kind, audience, contracts_digest=contracts.digest, public_url=gate.public_url())
         headers = [

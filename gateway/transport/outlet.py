@@ -22,14 +22,13 @@ HIGH_WATER_BYTES: Final = 64 * 1024
 LOW_WATER_BYTES: Final = 16 * 1024
 
 
-class DirectHttpOutlet:
-    """An HTTP response body written past ASGI, framed as chunks where the response is chunked."""
+class _DirectOutlet:
+    """What both kinds of direct outlet hand on to their writer."""
 
-    __slots__ = ("_ended", "_writer", "framing")
+    __slots__ = ("_writer", "framing")
 
     def __init__(self, writer: DirectWriter, framing: Framing) -> None:
         self.framing = framing
-        self._ended: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
         self._writer = writer
 
     @property
@@ -52,6 +51,22 @@ class DirectHttpOutlet:
     def on_close(self, call: Callable[[], None] | None) -> None:
         self._writer.on_close = call
 
+    def accepted_monotonic(self) -> float:
+        return self._writer.accepted_monotonic
+
+    def abort(self) -> None:
+        self._writer.abort()
+
+
+class DirectHttpOutlet(_DirectOutlet):
+    """An HTTP response body written past ASGI, framed as chunks where the response is chunked."""
+
+    __slots__ = ("_ended",)
+
+    def __init__(self, writer: DirectWriter, framing: Framing) -> None:
+        super().__init__(writer, framing)
+        self._ended: asyncio.Future[GatewayError | None] = asyncio.get_running_loop().create_future()
+
     def write(self, piece: Slice) -> None:
         writer = self._writer
         writer.write(piece.http_chunk if writer.chunked else piece.body)
@@ -60,15 +75,9 @@ class DirectHttpOutlet:
         writer = self._writer
         writer.write(b"%x\r\n%b\r\n" % (len(data), data) if writer.chunked else data)
 
-    def accepted_monotonic(self) -> float:
-        return self._writer.accepted_monotonic
-
     def finish(self, error: GatewayError | None) -> None:
         if not self._ended.done():
             self._ended.set_result(error)
-
-    def abort(self) -> None:
-        self._writer.abort()
 
     async def serve(self, subscription: Subscription, send: Send) -> None:
         """Wait for the end of the stream and complete the response."""
@@ -82,36 +91,15 @@ class DirectHttpOutlet:
             subscription.leave()
 
 
-class DirectWebSocketOutlet:
+class DirectWebSocketOutlet(_DirectOutlet):
     """Ready-made frames written past ASGI; the close goes through it, so that the server's protocol knows."""
 
-    __slots__ = ("_closing", "_send", "_writer", "framing")
+    __slots__ = ("_closing", "_send")
 
     def __init__(self, writer: DirectWriter, framing: Framing, send: Send) -> None:
-        self.framing = framing
-        self._writer = writer
+        super().__init__(writer, framing)
         self._send = send
         self._closing: asyncio.Task[None] | None = None
-
-    @property
-    def paused(self) -> bool:
-        return self._writer.paused
-
-    @property
-    def on_resume(self) -> Callable[[], None] | None:
-        return self._writer.on_resume
-
-    @on_resume.setter
-    def on_resume(self, call: Callable[[], None] | None) -> None:
-        self._writer.on_resume = call
-
-    @property
-    def on_close(self) -> Callable[[], None] | None:
-        return self._writer.on_close
-
-    @on_close.setter
-    def on_close(self, call: Callable[[], None] | None) -> None:
-        self._writer.on_close = call
 
     def write(self, piece: Slice) -> None:
         self._writer.write(piece.body)
@@ -119,16 +107,10 @@ class DirectWebSocketOutlet:
     def say(self, data: bytes) -> None:
         self._writer.write(data)
 
-    def accepted_monotonic(self) -> float:
-        return self._writer.accepted_monotonic
-
     def finish(self, error: GatewayError | None) -> None:
         if error is not None and not self._writer.closed:
             # A task, since the connection's own waits for the client's frames; kept, or it could be collected.
             self._closing = asyncio.ensure_future(_close(self._send, error))
-
-    def abort(self) -> None:
-        self._writer.abort()
 
 
 async def _close(send: Send, error: GatewayError) -> None:

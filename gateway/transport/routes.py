@@ -87,10 +87,15 @@ async def _list(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     principal = gate.principal(scope)
     snapshot = gate.snapshot()
     found = readable(principal, snapshot.contracts.values(), snapshot.catalog, now=gate.now())
-    parse_listing(scope["query_string"])
-    body = json.dumps(
-        {"streams": [partner_entry(one.contract, one.plan, gate.public_url()) for one in found]}, default=str
-    ).encode()
+    limit, after = parse_listing(scope["query_string"])
+    # By name, so the name of the last one is where the next page goes on.
+    rest = [one for one in found if one.contract.stream > after]
+    page: dict[str, object] = {
+        "streams": [partner_entry(one.contract, one.plan, gate.public_url()) for one in rest[:limit]]
+    }
+    if len(rest) > limit:
+        page["next"] = rest[limit - 1].contract.stream
+    body = json.dumps(page, default=str).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import contextlib
 from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
-from gateway.errors import BadRequest, GatewayError
+from gateway.auth.jose import Malformed, decode_object
+from gateway.errors import BadRequest, GatewayError, TooSlow
 from gateway.model import Transport
 from gateway.ports import WRITER_EXTENSION
 from gateway.subscription.encode import FRAMINGS
@@ -18,6 +19,7 @@ from gateway.transport.outlet import DirectWebSocketOutlet, QueuedOutlet
 from gateway.transport.problems import SUBPROTOCOL
 
 TRANSPORT: Transport = "ws"
+CLOSE_SECONDS = 5.0
 BAD_FRAMES = 3
 """At so many frames that are no command the connection is closed with 4400."""
 
@@ -45,28 +47,48 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         subscription = gate.registry.subscribe(
             opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
         )
-        sending = asyncio.ensure_future(_send_queued(outlet, send)) if isinstance(outlet, QueuedOutlet) else None
         try:
-            await _listen(subscription, receive)
+            if isinstance(outlet, QueuedOutlet):
+                await _serve_queued(subscription, outlet, receive, send)
+            else:
+                await _listen(subscription, receive)
         finally:
             subscription.leave()
-            if sending is not None:
-                await sending
+
+
+async def _serve_queued(subscription: Subscription, outlet: QueuedOutlet, receive: Receive, send: Send) -> None:
+    """The same stream where the server has no direct writer: sending and listening side by side, until one ends."""
+    sending = asyncio.ensure_future(_send_queued(outlet, send))
+    listening = asyncio.ensure_future(_listen(subscription, receive))
+    try:
+        await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
+        subscription.leave()
+        await sending
+    finally:
+        listening.cancel()
+        sending.cancel()
+        await asyncio.gather(sending, listening, return_exceptions=True)
 
 
 async def _send_queued(outlet: QueuedOutlet, send: Send) -> None:
-    """The same messages where the server has no direct writer."""
+    """Send what the outlet is given, then the close."""
+    error = None
     try:
         async for piece in outlet.pieces():
             # JSON holds no raw line ends, so each line is one message.
             for line in piece.splitlines():
                 async with asyncio.timeout(TOO_SLOW_SECONDS):
                     await send({"type": "websocket.send", "text": line.decode("utf-8")})
-        if outlet.error is not None:
-            await send({"type": "websocket.close", "code": outlet.error.close_code, "reason": outlet.error.code})
-    except (OSError, RuntimeError, TimeoutError):
+        error = outlet.error
+    except TimeoutError:
+        error = TooSlow(f"No byte was accepted for {TOO_SLOW_SECONDS:.0f} s.")
+    except (OSError, RuntimeError):
         # How servers say that the client has gone while we were sending.
-        outlet.lost()
+        return
+    if error is not None:
+        with contextlib.suppress(OSError, RuntimeError, TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
 
 
 async def _listen(subscription: Subscription, receive: Receive) -> None:
@@ -93,10 +115,10 @@ def _command(message: Message) -> dict[str, Any]:
     if text is None:
         raise BadRequest("Binary frames are not understood; send JSON text.")
     try:
-        command = json.loads(text)
-    except (ValueError, RecursionError):
-        raise BadRequest("The frame is not JSON.") from None
-    if not isinstance(command, dict) or not isinstance(command.get("type"), str):
+        command = decode_object(text.encode("utf-8", "surrogatepass"))
+    except Malformed:
+        raise BadRequest("The frame is not one JSON object with each member once.") from None
+    if not isinstance(command.get("type"), str):
         raise BadRequest(f'A frame is an object with a "type"; known: {_COMMANDS}.')
     return command
 
