@@ -114,8 +114,20 @@ async def test_a_token_in_the_address_is_refused(acme: Partner, name: str) -> No
     assert (acme.token or "") not in str(members)
 
 
-async def test_the_list_of_streams_takes_no_parameters(acme: Partner) -> None:
-    await acme.refused("/v1/streams", 400, "unknown_parameter", limit=5)
+async def test_the_list_of_streams_is_paged_and_knows_no_other_parameters(acme: Partner) -> None:
+    whole = (await acme.get("/v1/streams")).json()
+    assert "next" not in whole
+    names: list[str] = []
+    page = (await acme.get("/v1/streams", limit=7)).json()
+    while True:
+        assert len(page["streams"]) <= 7
+        names += [entry["name"] for entry in page["streams"]]
+        if "next" not in page:
+            break
+        page = (await acme.get("/v1/streams", limit=7, next=page["next"])).json()
+    assert names == [entry["name"] for entry in whole["streams"]]
+    await acme.refused("/v1/streams", 400, "unknown_parameter", offset=5)
+    await acme.refused("/v1/streams", 400, "invalid_parameter", limit=0)
 
 
 # ---- addresses, methods, media types ---------------------------------------------------------------------------------

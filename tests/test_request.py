@@ -197,7 +197,7 @@ def test_an_address_without_parameters_refuses_them() -> None:
 
 
 def test_a_list_is_paged_by_limit_and_next() -> None:
-    assert parse_listing(b"") == (100, "")
+    assert parse_listing(b"") == (1000, "")
     assert parse_listing(b"limit=2&next=flights") == (2, "flights")
     for query in (b"limit=0", b"limit=1001", b"next=", b"offset=1", b"limit=1&limit=2"):
         with pytest.raises(BadRequest):

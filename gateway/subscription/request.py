@@ -115,7 +115,7 @@ def parse_listing(query: bytes) -> tuple[int, str]:
     for name in given:
         if name not in LISTING:
             raise UnknownParameter(f"The parameter {_show(name)} is not known here; allowed: {', '.join(LISTING)}.")
-    return _whole(given, "limit", 1, 1000, 100), given.get("next", "")
+    return _whole(given, "limit", 1, 1000, 1000), given.get("next", "")
 
 
 def _start(given: Mapping[str, str], last_event_id: str | None) -> Start:
