@@ -40,8 +40,9 @@ docs: $(VENV)/.dev ## Write the generated pages of docs/reference again
 	$(BIN)/python -m tests.reference_pages
 
 lock: $(VENV)/.dev ## Resolve the dependencies again (ARGS="--upgrade" takes newer ones)
-	$(COMPILE) $(ARGS) --extra demo --group build pyproject.toml --output-file requirements.lock
+	$(COMPILE) $(ARGS) --extra demo --extra postgres --group build pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(ARGS) --all-extras --group build -c requirements.lock pyproject.toml --output-file requirements-dev.lock
+	$(COMPILE) $(ARGS) --extra postgres --group build -c requirements-dev.lock pyproject.toml --output-file deploy/requirements.lock
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

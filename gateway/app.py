@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Final
+from typing import Any, Final
+
+from starlette.types import ASGIApp
 
 from gateway import __version__
 from gateway.admin.app import create_admin_app
+from gateway.administration import CATALOG_BELL, Administration
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.config.adapters import kafka_clusters
+from gateway.config.telemetry import telemetry
 from gateway.control import Control
-from gateway.counters import Counters, StreamStatus
+from gateway.counters import Counters
 from gateway.cursor import CursorCodec
 from gateway.errors import ConfigurationProblems
 from gateway.hub.feed import TopicFeed
@@ -27,15 +32,21 @@ from gateway.kafka.offsets import Offsets
 from gateway.kafka.reader import TopicReader
 from gateway.kafka.replay import ReplayPool
 from gateway.limits.redis import RedisLink
-from gateway.observability.health import KAFKA_GRACE_SECONDS, Health, Probe, Prober
+from gateway.model import Grant, Principal, Transport
+from gateway.nodes.bus import Bus
+from gateway.observability.health import KAFKA_GRACE_SECONDS, Health, Probe, Prober, alternatives
 from gateway.observability.logs import configure_logging, event
 from gateway.observability.metrics import Metrics
+from gateway.overview import Overview
 from gateway.server.listener import Listener
 from gateway.server.loop import run_loop
 from gateway.subscription.opening import Openings
 from gateway.subscription.registry import Registry
+from gateway.subscription.sessions import Sessions
+from gateway.subscription.watch import Watch
 from gateway.subscription.wheel import TimerWheel
 from gateway.transport.cors import OriginNaming, Preflights, own_origin
+from gateway.transport.forwarded import ClientNaming, TrustedProxies
 from gateway.transport.gate import Gate
 from gateway.transport.middleware import RequestMiddleware, route_app
 from gateway.transport.routes import routes
@@ -60,6 +71,7 @@ class Gateway:
         self._public: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._closers: list[Callable[[], Awaitable[object]]] = []
+        self._replays: list[ReplayPool] = []
         self._counters = Counters()
 
     async def start(self) -> None:
@@ -76,12 +88,16 @@ class Gateway:
     async def _start(self) -> None:
         settings, clock = self._settings, self._clock
         clusters = kafka_clusters(settings, clock=clock)
+        self._telemetry = await asyncio.to_thread(telemetry, settings)
+        if self._telemetry is not None:
+            self._closers.append(partial(asyncio.to_thread, self._telemetry.close))
         self._control = await asyncio.to_thread(Control, settings, clock=clock)
-        self._closers.append(lambda: asyncio.to_thread(self._control.close))
+        self._closers.append(self._control.close)
+        await self._control.open()
 
         pump, wheel = Pump(), TimerWheel(clock)
         codec = CursorCodec([key.encode() for key in await self._cursor_keys()])
-        uid_key = await asyncio.to_thread(self._control.secret, "record_uid_key", lambda: secrets.token_hex(32))
+        uid_key = await self._control.secret("record_uid_key", lambda: secrets.token_hex(32))
         self._hub = Hub(
             {name: self._source(cluster) for name, cluster in clusters.items()},
             pump=pump,
@@ -95,6 +111,8 @@ class Gateway:
             next_incarnation=self._control.next_incarnation,
         )
         self._closers.append(self._hub.close)
+        self._redis = self._open_redis()
+        self._bus = None if self._redis is None else Bus(self._redis.client)
         self._registry = Registry(
             self._hub,
             codec=codec,
@@ -105,14 +123,40 @@ class Gateway:
             heartbeat_seconds=settings.stream.heartbeat_seconds,
             public_url=lambda: self.base_url,
         )
+        self._watch = Watch(self._registry, self._grant)
+        self._sessions = Sessions(self._registry, self._watch, others=self._bus)
+        self._control.on_change.append(self._watch.ring)
+        self._overview = Overview(
+            hub=self._hub,
+            pump=pump,
+            control=self._control,
+            clock=clock,
+            replays=self._replays,
+            sockets=self._sockets,
+            spans=dict if self._telemetry is None else self._telemetry.counts,
+        )
         await self._open_ports(clusters, Openings(self._hub, codec, clock))
 
     async def _open_ports(self, clusters: Mapping[str, KafkaCluster], openings: Openings) -> None:
         settings = self._settings
         prober = Prober(self._probes(clusters), clock=self._clock)
-        self._health = Health([*prober.checks(), self._control.check()], readers=self._streams)
-        metrics = Metrics(self._counters, version=__version__, streams=self._streams)
-        admin = create_admin_app(health=self._health, metrics=metrics)
+        checks = prober.checks()
+        kafka, others = checks[: len(clusters)], checks[len(clusters) :]
+        self._health = Health(
+            [*alternatives("kafka", kafka), *others, self._control.check()], readers=self._overview.streams
+        )
+        metrics = Metrics(
+            self._counters,
+            version=__version__,
+            engine=self._overview.engine,
+            health=self._health,
+            tenants=settings.metrics.tenants,
+        )
+        administration = Administration(
+            control=self._control, sessions=self._sessions, bus=self._bus, reload=self.reload, clock=self._clock
+        )
+        tokens = [token.get_secret_value() for token in settings.admin.tokens]
+        admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)
         self._admin = Listener(admin, host=settings.admin.host, port=settings.admin.port, name="admin")
         self.public_app = self._public_app(openings)
         self.public_port = settings.http.port
@@ -122,14 +166,28 @@ class Gateway:
             self.public_port = self._public.port
         await self._listen(self._admin)
         self.admin_port = self._admin.port
-        for name, task in (
-            ("prober", prober.run()),
-            ("loop lag", metrics.watch_loop_lag()),
-            ("catalog", self._control.follow()),
-        ):
-            running = asyncio.create_task(task, name=name)
-            running.add_done_callback(_tell_if_failed)
-            self._tasks.append(running)
+        self._spawn("prober", prober.run())
+        self._spawn("loop lag", metrics.watch_loop_lag())
+        self._spawn("catalog", self._control.follow())
+        self._spawn("watch", self._watch.run())
+        if self._bus is not None:
+            self._listen_to_others(self._bus)
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        running = asyncio.create_task(work, name=name)
+        running.add_done_callback(_tell_if_failed)
+        self._tasks.append(running)
+
+    def _listen_to_others(self, bus: Bus) -> None:
+        bus.on_bell(CATALOG_BELL, self._control.ring)
+        bus.on_question("sessions", self._sessions.answer_sessions)
+        bus.on_question("end", self._sessions.answer_end)
+        bus.on_question("refresh", self._sessions.answer_refresh)
+        self._spawn("nodes", bus.run())
+        self._closers.append(bus.close)
+
+    def _grant(self, principal: Principal, stream: str, transport: Transport) -> Grant:
+        return self._control.snapshot().grant(principal, stream, transport, now=self._clock.now())
 
     async def _listen(self, listener: Listener) -> None:
         await listener.start()
@@ -146,11 +204,12 @@ class Gateway:
             name="http",
         )
 
-    def _public_app(self, openings: Openings) -> OriginNaming:
+    def _public_app(self, openings: Openings) -> ASGIApp:
         gate = Gate(
             snapshot=self._control.snapshot,
             openings=openings,
             registry=self._registry,
+            sessions=self._sessions,
             counters=self._counters,
             clock=self._clock,
             public_url=lambda: self.base_url,
@@ -160,7 +219,11 @@ class Gateway:
             return self._control.snapshot().catalog.origins | {own_origin(self.base_url)}
 
         app = Preflights(route_app(routes(gate)), origins=origins)
-        return OriginNaming(RequestMiddleware(app, observe=self._counters.count_request), origins=origins)
+        named = OriginNaming(
+            RequestMiddleware(app, observe=self._counters.count_request, tracer=self._telemetry), origins=origins
+        )
+        trusted = self._settings.http.trusted_proxies
+        return ClientNaming(named, trusted=TrustedProxies(trusted)) if trusted else named
 
     @property
     def base_url(self) -> str:
@@ -171,11 +234,12 @@ class Gateway:
         configured = [key.get_secret_value() for key in self._settings.cursor.keys]
         if configured:
             return configured
-        return [await asyncio.to_thread(self._control.secret, "cursor_key", lambda: secrets.token_hex(32))]
+        return [await self._control.secret("cursor_key", lambda: secrets.token_hex(32))]
 
     def _source(self, cluster: KafkaCluster) -> Source:
         offsets = Offsets(cluster)
         replays = ReplayPool(cluster, offsets)
+        self._replays.append(replays)
         self._closers += [cluster.close, replays.close]
 
         def reader(feed: TopicFeed) -> TopicReader:
@@ -184,6 +248,7 @@ class Gateway:
                 offsets,
                 feed.topic,
                 sink=feed,
+                counters=self._counters.topic(cluster.name, feed.topic),
                 prefill_records=min(PREFILL_RECORDS, self._settings.stream.ring_records),
                 prefill_bytes=min(PREFILL_BYTES, self._settings.stream.ring_bytes),
                 clock=self._clock,
@@ -196,50 +261,35 @@ class Gateway:
             Probe(f"kafka:{name}" if len(clusters) > 1 else "kafka", cluster.ping, grace_seconds=KAFKA_GRACE_SECONDS)
             for name, cluster in clusters.items()
         ]
-        probes.append(Probe("database", lambda: asyncio.to_thread(self._control.ping), required=False))
-        if self._settings.redis.url is not None:
-            redis = RedisLink(self._settings.redis.url.get_secret_value())
-            self._closers.append(redis.close)
-            probes.append(Probe("redis", redis.ping, required=False))
+        probes.append(Probe("database", self._control.ping, required=False))
+        if self._redis is not None:
+            probes.append(Probe("redis", self._redis.ping, required=False))
         return probes
 
-    def _streams(self) -> Iterator[StreamStatus]:
-        """How each stream that is read now stands."""
-        now = self._clock.monotonic()
-        contracts = self._control.snapshot().contracts.values()
-        for feed, status in self._hub.readers():
-            held = feed.log.statistics()
-            fetched = status.last_fetch_monotonic
-            for contract in contracts:
-                if (contract.cluster, contract.topic) == (feed.cluster, feed.topic):
-                    yield StreamStatus(
-                        contract.stream,
-                        status.state,
-                        reason=status.reason,
-                        age_seconds=None if fetched is None else round(now - fetched, 3),
-                        head_age_seconds=self._age_of(feed.head_millis),
-                        lag_records=status.lag_records,
-                        log_records=held.records,
-                        log_bytes=held.bytes,
-                        view_bytes=feed.view_bytes(),
-                    )
+    def _open_redis(self) -> RedisLink | None:
+        if self._settings.redis.url is None:
+            return None
+        redis = RedisLink(self._settings.redis.url.get_secret_value())
+        self._closers.append(redis.close)
+        return redis
 
-    def _age_of(self, millis: int | None) -> float | None:
-        return None if millis is None else round(max(0.0, self._clock.now() - millis / 1000), 3)
+    def _sockets(self) -> dict[str, int]:
+        """Open connections by listener."""
+        open_now = {"admin": self._admin.connections}
+        return open_now if self._public is None else {"http": self._public.connections, **open_now}
 
-    async def reload(self) -> None:
-        """Take contracts, keys, catalog and certificates anew: all of them, or none and a log line that says why."""
+    async def reload(self) -> list[str]:
+        """Take contracts, keys, catalog and certificates anew: all of them, or none; returns the problems then."""
         try:
             # Everything is tried before anything is taken.
-            if self._public is not None:
-                self._public.check_tls()
-            await self._control.reload()
-            if self._public is not None:
-                self._public.reload_tls()
+            await self._control.reload(also=[] if self._public is None else [self._public.prepare_certificate])
         except ConfigurationProblems as error:
+            self._counters.count_reload("refused")
             event(log, logging.ERROR, "reload_refused", problems=error.problems)
-        else:
-            event(log, logging.INFO, "reloaded", streams=len(self._control.snapshot().contracts))
+            return error.problems
+        self._counters.count_reload("ok")
+        event(log, logging.INFO, "reloaded", streams=len(self._control.snapshot().contracts))
+        return []
 
     async def stop(self) -> None:
         """Drain: not ready, goodbye with its cursor to every stream, then close. Within ``stream.drain_seconds``."""
@@ -283,7 +333,7 @@ async def run(settings: Settings) -> int:
     gateway = Gateway(settings)
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
-    reloads: set[asyncio.Task[None]] = set()
+    reloads: set[asyncio.Task[list[str]]] = set()
 
     def stop() -> None:
         if stopping.is_set():
@@ -291,6 +341,8 @@ async def run(settings: Settings) -> int:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
             signal.raise_signal(signal.SIGTERM)
+            # Still here: the kernel spares the first process of a container what a signal does by default.
+            os._exit(128 + signal.SIGTERM)
         stopping.set()
 
     def reload() -> None:
@@ -302,7 +354,8 @@ async def run(settings: Settings) -> int:
         loop.add_signal_handler(number, stop)
     # Before everything is up there is nothing to take anew, and the signal's default would end the process.
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    await gateway.start()
+    if not await _started(gateway, stopping):
+        return 0
     loop.add_signal_handler(signal.SIGHUP, reload)
     event(log, logging.INFO, "serving", url=gateway.base_url, admin_port=gateway.admin_port, version=__version__)
     try:
@@ -310,6 +363,21 @@ async def run(settings: Settings) -> int:
     finally:
         await gateway.stop()
     return 0
+
+
+async def _started(gateway: Gateway, stopping: asyncio.Event) -> bool:
+    """Whether it came up before it was told to stop: a start may wait for its database."""
+    starting, told = asyncio.ensure_future(gateway.start()), asyncio.ensure_future(stopping.wait())
+    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not starting.done():
+        starting.cancel()
+        await asyncio.wait({starting})
+    if starting.cancelled():
+        event(log, logging.INFO, "stopped")
+        return False
+    await starting
+    return True
 
 
 def serve(settings: Settings, log_format: str) -> int:

@@ -55,10 +55,15 @@ class CursorCodec:
         if not keys or any(len(key) < 16 for key in keys):
             raise ValueError("cursor keys: at least one secret, each of at least 16 bytes")
         self._keys = [_Key(secret) for secret in keys]
+        self._latest: tuple[str, Position, CursorWriter] | None = None
 
     def writer(self, stream: str, position: Position) -> CursorWriter:
         """A writer that stands at ``position`` of ``stream``, for the many cursors of a run of records."""
-        return CursorWriter(self._keys[0], stream, position)
+        latest = self._latest
+        if latest is None or latest[0] != stream or latest[1] != position:
+            # Every view of a log begins a page at the same place, one after another: the next one takes a copy.
+            self._latest = latest = (stream, position, CursorWriter(self._keys[0], stream, position))
+        return latest[2].copy()
 
     def encode(self, stream: str, position: Position) -> str:
         return self.writer(stream, position).text()
@@ -93,6 +98,15 @@ class CursorWriter:
             for partition, offset in enumerate(position.vector)
         ]
         self._layout()
+
+    def copy(self) -> CursorWriter:
+        """Another writer at the same place."""
+        other = CursorWriter.__new__(CursorWriter)
+        other._key, other._mac_base, other._position = self._key, self._mac_base, self._position
+        other._shard, other._shards, other._width = self._shard, self._shards, self._width
+        other._vector = self._vector.copy()
+        other._body = self._body.copy()
+        return other
 
     def _layout(self) -> None:
         top = max(self._vector, default=0)

@@ -14,9 +14,11 @@
     │   └── TokenExpired
     ├── Forbidden                  403  4403  somebody has to grant something
     │   ├── InsufficientScope, ClaimMissing, TransportNotOffered, NotEntitled
-    │   └── TenantSuspended, ReplayNotAllowed, OriginNotAllowed, AccessWithdrawn
-    ├── NotFound                   404  4400  StreamNotFound
+    │   └── TenantSuspended, ReplayNotAllowed, OriginNotAllowed, AccessWithdrawn, WrongApplication
+    ├── NotFound                   404  4400  StreamNotFound, SessionNotFound, TenantNotFound
     ├── MethodNotAllowed           405, NotAcceptable 406
+    ├── GrantRefused               409  4403  a fresh token that a running read cannot go on with
+    ├── ReloadRefused              409        the management port's
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
     ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
@@ -222,6 +224,14 @@ class AccessWithdrawn(Forbidden):
     action = "Contact the provider."
 
 
+class WrongApplication(Forbidden):
+    """The token is good, and belongs to another application than the one that opened the read."""
+
+    code = "wrong_application"
+    title = "Another application's read"
+    action = "Send a token of the application that opened the read."
+
+
 class NotFound(GatewayError):
     """No such thing here."""
 
@@ -231,6 +241,22 @@ class NotFound(GatewayError):
     reconnect = False
     title = "Not found"
     action = "Check the address; GET /v1/streams lists what you may read."
+
+
+class SessionNotFound(NotFound):
+    """No open read of this name that the caller may know of."""
+
+    code = "session_not_found"
+    title = "Session not found"
+    action = "Take the session's name from Gateway-Session or the welcome; a read that has ended is opened anew."
+
+
+class TenantNotFound(NotFound):
+    """Management port: no tenant of this name."""
+
+    code = "tenant_not_found"
+    title = "Tenant not found"
+    action = "Name a tenant of the catalog; gateway apply makes them."
 
 
 class StreamNotFound(NotFound):
@@ -271,6 +297,28 @@ class NotAcceptable(GatewayError):
     reconnect = False
     title = "Not acceptable"
     action = "Accept one of the media types named in the detail."
+
+
+class GrantRefused(GatewayError):
+    """The fresh token would not be let into the read that it is to go on with; the read is as it was."""
+
+    code = "grant_refused"
+    status = 409
+    close_code = 4403
+    reconnect = False
+    title = "Fresh token refused"
+    action = "Send a token that may read the stream; the read goes on under the one before until that ends."
+
+
+class ReloadRefused(GatewayError):
+    """Management port: contracts, catalog, keys or certificates are not valid as a whole, so nothing was taken."""
+
+    code = "reload_refused"
+    status = 409
+    close_code = 4400
+    reconnect = False
+    title = "Reload refused"
+    action = "Correct what problems lists, and reload again."
 
 
 class RequestTimeout(GatewayError):

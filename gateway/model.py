@@ -6,6 +6,7 @@ Nothing here does anything; everything here is immutable. DESIGN words: a *strea
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,6 +18,12 @@ Vector = tuple[int, ...]
 """Next offset to read, by partition number. ``ABSENT`` where the vector holds no position for a partition."""
 
 ABSENT = -1
+
+UNREADABLE = b"\xff unreadable \xff"
+"""The value of a record that Kafka holds and that cannot be taken: too large, or in a batch that cannot be unpacked.
+
+Readers get a gap in its place. It is no JSON and no text; told apart by identity, since a producer may write the same.
+"""
 
 Transport = Literal["sse", "ws", "pull", "ndjson"]
 TRANSPORTS: tuple[Transport, ...] = ("sse", "ws", "pull", "ndjson")
@@ -201,11 +208,20 @@ class RowMatch:
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What policy allows one principal on one stream now."""
+    """What policy allows one principal on one stream now.
 
+    ``entitled_until`` is the end of the entitlement, epoch seconds.
+    """
+
+    principal: Principal
     tenant: str
     application: str
     contract: Contract
     plan: Plan
-    expires_at: int
     rows: RowMatch | None = None
+    entitled_until: float = math.inf
+
+    @property
+    def expires_at(self) -> int:
+        """When the token ends, epoch seconds."""
+        return self.principal.expires_at

@@ -33,7 +33,8 @@ class DirectWriter(Protocol):
     """When the peer was last known to take bytes, on the ``time.monotonic`` scale; for a paused connection only.
 
     Set at the pause and at the resume; between them nothing is added to the buffer, so once a second the server looks
-    whether it has become smaller, and moves this if so. While not ``paused`` it means nothing.
+    whether it has become smaller (under TLS also, whether the peer's kernel has acknowledged more), and moves this if
+    so. While not ``paused`` it means nothing.
     """
 
     on_resume: Callable[[], None] | None
@@ -55,7 +56,8 @@ class DirectWriter(Protocol):
 
         After the connection is lost: how many never left, as known at the loss. An abort of ours is exact; where the
         peer broke off, the loop may have thrown its buffer away before telling, and then the last look (at most a
-        second old) counts if it was more. Under TLS the up to 64 KiB between cipher and socket are not seen.
+        second old) counts if it was more. Under TLS what is between cipher and socket is not seen: the last write, or
+        64 KiB where that was less.
         """
         ...
 

@@ -1,10 +1,11 @@
 /* Many readers of one stream in one thread: counts what they get and checks that none loses or repeats a record.
  *
- *   readers PORT CONNECTIONS PARTITIONS OPENS_PER_SECOND MODE PAUSE_US REQUESTS FIRST...
+ *   readers PORT CONNECTIONS PARTITIONS OPENS_PER_SECOND UNANSWERED MODE PAUSE_US REQUESTS FIRST...
  *
- * REQUESTS is a file of ready-made requests, each ended by NUL; connection i sends number i modulo their count.
- * OPENS_PER_SECOND 0 opens as fast as answers come, at most 64 unanswered. MODE "stay" keeps connections, "once" closes
- * each after its first record. PAUSE_US is how long it sleeps between two looks at its sockets; with 0 it waits at them,
+ * REQUESTS is a file of ready-made requests, each ended by NUL; connection i sends number i modulo their count. One that
+ * begins with "@N,N,...\n" has these instead of FIRST for those who send it; the line is not sent.
+ * OPENS_PER_SECOND 0 opens as fast as answers come, at most UNANSWERED (0: all) at once. MODE "stay" keeps connections,
+ * "once" closes each after its first record. PAUSE_US is how long it sleeps between two looks at its sockets; with 0 it waits at them,
  * and most sends find it asleep and pay for waking it, which no client on another machine would cost them. FIRST is, for
  * each partition, the first sequence number that every reader must see, or -1 for any. A record is known by its mark:
  * "seq":"P:NNNNNNNNNN".
@@ -31,7 +32,6 @@
 #define TAIL_BYTES 12 /* P:NNNNNNNNNN */
 #define CARRY 32
 #define BUFFER (1 << 20)
-#define UNANSWERED 64
 #define SHOWN_FAULTS 10
 
 struct reader {
@@ -50,6 +50,7 @@ static int64_t deliveries, received_bytes, first[64];
 static struct reader *readers;
 static float *first_ms, *answer_ms;
 static char *requests[4096];
+static int64_t *firsts[4096]; /* NULL: as for all */
 static int request_count, once, polling;
 static struct sockaddr_in peer;
 
@@ -99,7 +100,7 @@ static int record(struct reader *r, const char *tail) {
         fault(r, "no such partition", partitions, partition);
         return 1;
     }
-    int64_t expected = r->next[partition] >= 0 ? r->next[partition] : first[partition];
+    int64_t expected = r->next[partition];
     if (expected >= 0 && sequence != expected) fault(r, "sequence", expected, sequence);
     r->next[partition] = sequence + 1;
     deliveries++;
@@ -167,8 +168,7 @@ static void stats(int connections) {
     for (int p = 0; p < partitions; p++) {
         int64_t low = INT64_MAX;
         for (int i = 0; i < connections; i++) {
-            int64_t next = readers[i].next[p] < 0 ? first[p] : readers[i].next[p];
-            if (next < low) low = next;
+            if (readers[i].next[p] < low) low = readers[i].next[p];
         }
         printf("%s%lld", p ? "," : "", (long long)low);
     }
@@ -185,29 +185,49 @@ static void times(int connections) {
     fflush(stdout);
 }
 
+/* Takes the first numbers off the request's beginning, where it has some. */
+static void load_request(char *text) {
+    if (*text == '@') {
+        int64_t *own = firsts[request_count] = malloc(sizeof *own * partitions);
+        text++;
+        for (int p = 0; p < partitions; p++) {
+            own[p] = strtoll(text, &text, 10);
+            if (*text++ != (p + 1 < partitions ? ',' : '\n')) { fprintf(stderr, "bad first numbers\n"); exit(2); }
+        }
+    }
+    requests[request_count++] = text;
+}
+
 int main(int count, char **arguments) {
-    if (count < 9) return 2;
+    if (count < 10) return 2;
     peer = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(arguments[1]))};
     peer.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     int connections = atoi(arguments[2]);
     partitions = atoi(arguments[3]);
     double every = atof(arguments[4]) > 0 ? 1 / atof(arguments[4]) : 0;
-    once = !strcmp(arguments[5], "once");
-    int pause_us = atoi(arguments[6]);
-    for (int p = 0; p < partitions; p++) first[p] = 8 + p < count ? atoll(arguments[8 + p]) : -1;
+    int most_unanswered = atoi(arguments[5]) > 0 ? atoi(arguments[5]) : connections;
+    once = !strcmp(arguments[6], "once");
+    int pause_us = atoi(arguments[7]);
+    for (int p = 0; p < partitions; p++) first[p] = 9 + p < count ? atoll(arguments[9 + p]) : -1;
 
-    FILE *file = fopen(arguments[7], "r");
+    FILE *file = fopen(arguments[8], "r");
     static char text[1 << 23];
     size_t size = fread(text, 1, sizeof text - 1, file);
-    for (size_t at = 0; at < size && request_count < 4096; at += strlen(text + at) + 1)
-        requests[request_count++] = text + at;
+    for (size_t at = 0, length; at < size && request_count < 4096; at += length + 1) {
+        length = strlen(text + at);
+        load_request(text + at);
+    }
 
     readers = calloc(connections, sizeof *readers);
     first_ms = calloc(connections, sizeof *first_ms);
     answer_ms = calloc(connections, sizeof *answer_ms);
     int64_t *next = malloc(sizeof *next * connections * partitions);
-    memset(next, 0xff, sizeof *next * connections * partitions);
-    for (int i = 0; i < connections; i++) readers[i].fd = -1, readers[i].next = next + (size_t)i * partitions;
+    for (int i = 0; i < connections; i++) {
+        int64_t *own = firsts[i % request_count];
+        readers[i].fd = -1;
+        readers[i].next = next + (size_t)i * partitions;
+        memcpy(readers[i].next, own ? own : first, sizeof *own * partitions);
+    }
 
     polling = epoll_create1(0);
     struct epoll_event asked = {.events = EPOLLIN, .data.ptr = NULL};
@@ -215,7 +235,7 @@ int main(int count, char **arguments) {
     double due = now();
     for (;;) {
         int wait_ms = 1000;
-        while (opened < connections && (every ? now() >= due : unanswered < UNANSWERED)) {
+        while (opened < connections && (every ? now() >= due : unanswered < most_unanswered)) {
             open_one(opened);
             due += every;
         }

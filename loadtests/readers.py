@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
@@ -22,20 +23,24 @@ class WrongDelivery(Exception):
     """A reader lost, repeated or reordered a record, or its connection ended."""
 
 
-def request(stream: str, token: str, *, protocol: Protocol = "sse", query: str = "") -> bytes:
-    """A request as it goes over the wire."""
+def request(
+    stream: str, token: str, *, protocol: Protocol = "sse", query: str = "", first: Sequence[int] | None = None
+) -> bytes:
+    """A request as it goes over the wire. ``first``: the sequence numbers that those who send it must see first."""
+    mark = b"" if first is None else b"@%b\n" % ",".join(map(str, first)).encode()
     target = f"/v1/streams/{stream}/{protocol}" + (f"?{query}" if query else "")
     lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {token}"]
     if protocol == "ws":
         lines += ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13"]
         lines += ["Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==", "Sec-WebSocket-Protocol: gateway.v1"]
-    return "\r\n".join([*lines, "", ""]).encode()
+    return mark + "\r\n".join([*lines, "", ""]).encode()
 
 
 class Readers:
     """``count`` connections to ``port``; every sequence number is checked from ``first`` on, by partition.
 
-    ``pause_us``: microseconds between two looks at the sockets.
+    ``pause_us``: microseconds between two looks at the sockets. ``most_unanswered``: how many requests wait for their
+    answers at the same time; 0 for all of them at once.
     """
 
     def __init__(
@@ -48,12 +53,15 @@ class Readers:
         opens_per_second: float = 0,
         once: bool = False,
         pause_us: int = 0,
+        most_unanswered: int = 64,
     ) -> None:
         self.count = count
-        with tempfile.NamedTemporaryFile(prefix="requests-", delete=False) as file:
+        descriptor, name = tempfile.mkstemp(prefix="requests-")
+        with open(descriptor, "wb") as file:
             file.write(b"".join(one + b"\0" for one in requests))
-        mode = "once" if once else "stay"
-        command = [program("readers"), port, count, len(first), opens_per_second, mode, pause_us, file.name, *first]
+        self._requests = Path(name)
+        opening = [opens_per_second, most_unanswered, "once" if once else "stay"]
+        command = [program("readers"), port, count, len(first), *opening, pause_us, self._requests, *first]
         with on_core(CLIENT_CORE):
             self._process = subprocess.Popen(
                 [str(part) for part in command],
@@ -70,6 +78,7 @@ class Readers:
             assert pipe is not None
             pipe.close()
         self._process.wait()
+        self._requests.unlink()
 
     def stats(self) -> dict[str, Any]:
         """Counts now. Raises WrongDelivery where anything was not as it must be."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from confluent_kafka import Producer
 
@@ -19,10 +20,16 @@ def value(partition: int, sequence: int, *, size: int = RECORD_BYTES) -> bytes:
     return start + b"." * (size - len(start) - 2) + b'"}'
 
 
+Payload = Callable[[int, int], bytes]
+"""Partition and its sequence number → a record's value."""
+
+
 class Source:
     """The only producer of a topic: partitions in turn, each with numbers of its own from 0."""
 
-    def __init__(self, bootstrap: str, topic: str, *, partitions: int, linger_ms: int = 0) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, *, partitions: int, linger_ms: int = 0, payload: Payload = value
+    ) -> None:
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -35,8 +42,14 @@ class Source:
             }
         )
         self._topic = topic
+        self._payload = payload
         self._turn = 0
         self.vector = [0] * partitions
+
+    @property
+    def sent(self) -> int:
+        """How many records there are, whatever their partitions."""
+        return self._turn
 
     def send(self, count: int = 1, *, flush: bool = True) -> None:
         """Produce ``count`` records; with ``flush`` all of them are acknowledged on return."""
@@ -50,7 +63,7 @@ class Source:
             self._producer.poll(0)
 
     def _put(self, partition: int) -> None:
-        record = value(partition, self.vector[partition])
+        record = self._payload(partition, self.vector[partition])
         while True:
             try:
                 self._producer.produce(self._topic, record, partition=partition)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from loadtests.machine import CLIENT_CORE, SERVER_CORE, on_core
 from loadtests.readers import Protocol, Readers, request
-from loadtests.source import Source
+from loadtests.source import Payload, Source, value
 from tests.parts.gateway import Deployment, GatewayProcess, contract
 from tests.parts.kafka import KafkaBroker, broker
 
@@ -41,9 +41,18 @@ class Stage:
     def pid(self) -> int:
         return self.gateway.pid
 
-    def readers(self, count: int, *, protocol: Protocol = "sse", query: str = "", **options: Any) -> Readers:
-        """Readers from the stream's end on, or from where ``query`` says; ``first`` says what that is by partition."""
-        requests = [request(STREAM, token, protocol=protocol, query=query) for token in self.tokens]
+    def readers(
+        self, count: int, *, protocol: Protocol = "sse", query: str | Sequence[str] = "", **options: Any
+    ) -> Readers:
+        """Readers from the stream's end on, or from where ``query`` says; ``first`` says what that is by partition.
+
+        Of several queries each reader has the next one.
+        """
+        queries = [query] * len(self.tokens) if isinstance(query, str) else query
+        requests = [
+            request(STREAM, self.tokens[at % len(self.tokens)], protocol=protocol, query=one)
+            for at, one in enumerate(queries)
+        ]
         first = options.pop("first", self.source.vector)
         return Readers(self.port, count=count, requests=requests, first=first, **options)
 
@@ -70,17 +79,25 @@ def kafka() -> Iterator[KafkaBroker]:
 
 @contextlib.contextmanager
 def stage(
-    running: KafkaBroker, topic: str, *, partitions: int = 4, linger_ms: int = 0, **stream: Any
+    running: KafkaBroker,
+    topic: str,
+    *,
+    partitions: int = 4,
+    linger_ms: int = 0,
+    payload: Payload = value,
+    exposed: Mapping[str, Any] | None = None,
+    **stream: Any,
 ) -> Iterator[Stage]:
-    """A new topic and a gateway that exposes it; ``stream`` are settings of that section."""
+    """A new topic and a gateway that exposes it; ``stream`` are settings of that section, ``exposed`` parts of its
+    contract."""
     asyncio.run(running.create_topic(topic, partitions))
     with on_core(CLIENT_CORE):
-        source = Source(running.bootstrap, topic, partitions=partitions, linger_ms=linger_ms)
+        source = Source(running.bootstrap, topic, partitions=partitions, linger_ms=linger_ms, payload=payload)
     with tempfile.TemporaryDirectory(prefix="loadtest-") as directory:
         deployment = Deployment(
             Path(directory),
             running.bootstrap,
-            [contract(STREAM, topic, partitions=partitions)],
+            [contract(STREAM, topic, partitions=partitions, **(exposed or {}))],
             settings={"stream": stream} if stream else {},
         )
         tokens = [deployment.token() for _ in range(TOKENS)]

@@ -74,3 +74,10 @@ def postgres_server() -> Iterator[postgres_part.PostgresServer]:
 def postgres_url(postgres_server: postgres_part.PostgresServer) -> str:
     """SQLAlchemy address of an empty database of this test's own."""
     return postgres_server.create_database()
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[postgres_part.PostgresServer]:
+    """A real Postgres of this test's own: to kill and to freeze."""
+    with or_left_out(postgres_part.server()) as server:
+        yield server

@@ -163,7 +163,8 @@ def test_a_database_that_is_away_is_exit_code_1() -> None:
     url = f"postgresql+psycopg://user:hunter2@127.0.0.1:{free_port()}/x"
     result = run("apply", "asyncapi/catalog.yaml", *BUILTIN, "--set", f"database.url={url}")
     assert result.exit_code == 1
-    assert result.stderr.startswith("gateway: The catalog database does not answer")
+    assert result.stderr.startswith("gateway: database.url: Postgres database x at 127.0.0.1:")
+    assert "connection refused; start it, or correct the address" in result.stderr
     assert "hunter2" not in result.stderr
 
 

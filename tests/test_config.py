@@ -173,10 +173,6 @@ def test_several_clusters_have_names_and_become_what_the_adapter_asks_for() -> N
     }
     settings = load_settings(environ=environ)
     assert list(settings.kafka.by_name()) == ["main", "eu"]
-    assert {name: cluster.name for name, cluster in kafka_clusters(settings, clock=SystemClock()).items()} == {
-        "main": "main",
-        "eu": "eu",
-    }
     adapted = kafka_cluster_settings(settings.kafka.by_name()["eu"])
     assert (adapted.bootstrap_servers, adapted.security_protocol, adapted.sasl_mechanism, adapted.sasl_password) == (
         "eu:9092,eu2:9092",
@@ -184,7 +180,14 @@ def test_several_clusters_have_names_and_become_what_the_adapter_asks_for() -> N
         "SCRAM-SHA-512",
         "pw",
     )
-    assert adapted.ssl_cafile == "/ca.pem"
+    assert adapted.tls.ca == "/ca.pem"
+    with pytest.raises(ConfigurationProblems) as refused:
+        kafka_clusters(settings, clock=SystemClock())
+    (problem,) = refused.value.problems
+    assert problem.startswith("kafka.clusters.eu.ssl_cafile: /ca.pem: No such file or directory; allowed: a PEM file")
+    del environ["GATEWAY_KAFKA__CLUSTERS__EU__SSL_CAFILE"]
+    clusters = kafka_clusters(load_settings(environ=environ), clock=SystemClock())
+    assert {name: cluster.name for name, cluster in clusters.items()} == {"main": "main", "eu": "eu"}
 
 
 @pytest.mark.parametrize(
@@ -192,6 +195,12 @@ def test_several_clusters_have_names_and_become_what_the_adapter_asks_for() -> N
     [
         ({"GATEWAY_KAFKA__BOOTSTRAP_SERVERS": "nowhere"}, "each server must be host:port"),
         ({"GATEWAY_KAFKA__SECURITY_PROTOCOL": "SASL_SSL"}, "needs sasl_mechanism, sasl_username and sasl_password"),
+        (
+            {"GATEWAY_KAFKA__SECURITY_PROTOCOL": "SASL_SSL", "GATEWAY_KAFKA__SASL_MECHANISM": "OAUTHBEARER"},
+            "needs sasl_oauth_token_url, sasl_oauth_client_id and sasl_oauth_client_secret",
+        ),
+        ({"GATEWAY_KAFKA__SASL_OAUTH_TOKEN_URL": "ftp://x/token"}, "must be an http or https address"),
+        ({"GATEWAY_STREAM__MAX_RECORD_BYTES": "64 MiB"}, "must not be larger than max_batch_bytes"),
         ({"GATEWAY_KAFKA__CLUSTERS__MAIN__BOOTSTRAP_SERVERS": "a:1"}, "the cluster named main is kafka itself"),
         ({"GATEWAY_HTTP__TLS_CERT_FILE": "x.pem"}, "tls_cert_file and tls_key_file must be given together"),
         ({"GATEWAY_HTTP__TRUSTED_PROXIES": '["10.0.0.0/33"]'}, "each proxy must be an IP address or a network"),
@@ -329,7 +338,10 @@ def test_every_setting_says_what_it_means_and_can_be_given_by_a_variable() -> No
         "database.url",
         "kafka.sasl_password",
         "kafka.clusters.<name>.sasl_password",
+        "kafka.sasl_oauth_client_secret",
+        "kafka.clusters.<name>.sasl_oauth_client_secret",
         "redis.url",
+        "telemetry.otlp_headers",
     }
 
 

@@ -23,7 +23,7 @@ from gateway.catalog import exposure
 from gateway.cli import main
 from gateway.config.schema import describe_settings
 from gateway.config.settings import Settings
-from gateway.counters import Counters, StreamStatus
+from gateway.counters import Counters
 from gateway.errors import GatewayError
 from gateway.observability.health import Health
 from gateway.observability.metrics import Metrics
@@ -138,11 +138,7 @@ def is_setting(name: str) -> bool:
 @cache
 def metric_names() -> frozenset[str]:
     """Every metric of the product as a scrape spells it, where every family has a sample."""
-    counters = Counters()
-    stream = StreamStatus(
-        "one", "live", age_seconds=1, head_age_seconds=1, lag_records=1, log_records=1, log_bytes=1, view_bytes=1
-    )
-    families = Metrics(counters, version="0", streams=lambda: [stream]).registry.collect()
+    families = Metrics(Counters(), version="0").registry.collect()
     return frozenset(f"{one.name}_total" if one.type == "counter" else one.name for one in families)
 
 

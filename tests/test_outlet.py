@@ -56,9 +56,9 @@ async def test_a_client_that_leaves_while_its_stream_is_opened_leaves_no_stream_
         # Its topic is given back, so it has been through.
         await until(lambda: not engine.hub.readers())
         assert len(engine.registry) == 0
-        assert sum(engine.counters.connections.values()) == 0
+        assert sum(one.open for one in engine.counters.census().by_kind.values()) == 0
         topic.produce(0, b"{}")
-        assert sum(one.records for one in engine.counters.stream("s").by_protocol.values()) == 0
+        assert sum(one.records for one in engine.counters.census().by_kind.values()) == 0
 
 
 @pytest.mark.parametrize("path", list(SERVE))

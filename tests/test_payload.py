@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from decimal import Decimal
 from typing import Any
 
@@ -163,3 +164,24 @@ def test_a_hostile_string_costs_what_its_length_costs() -> None:
     for size in (10_000, 400_000):
         with pytest.raises(Undecodable):
             json_text(b"[" * 200 + b'"' + b'\\"' * size)
+
+
+def test_the_depth_counts_brackets_outside_strings_whatever_stands_between_them() -> None:
+    chance = random.Random(20_261_123)
+    closing = {"[": "]", "{": "}"}
+    for _ in range(300):
+        deepest = 0
+        groups = []
+        for _ in range(chance.randint(1, 4)):
+            depth = chance.choice((1, 64, MAX_DEPTH - 2, MAX_DEPTH - 1, MAX_DEPTH, MAX_DEPTH + 1, 500))
+            deepest = max(deepest, depth + 1)
+            opening = [chance.choice("[{") for _ in range(depth)]
+            noise = chance.choice(("", '"', '"[[{{', '"\\"[[', '"\\\\', '"]]}')) or '"'
+            shut = "".join(closing[one] for one in reversed(opening))
+            groups.append("".join("[" if one == "[" else '{"a":' for one in opening) + noise + '"' + shut)
+        payload = f"[{','.join(groups)}]".encode()
+        if deepest > MAX_DEPTH:
+            with pytest.raises(Undecodable, match="nested deeper"):
+                json_text(payload)
+        else:
+            assert json_text(payload) is payload

@@ -41,7 +41,7 @@ async def test_the_management_port_is_there_too(hypercorn_node: Node) -> None:
     ready = await operator.get("/readyz")
     assert ready.status_code == 200
     assert ready.json()["dependencies"]["kafka"]["status"] == "ok"
-    assert "gateway_connections" in (await operator.get("/metrics")).text
+    assert "gateway_open_streams" in (await operator.get("/metrics")).text
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)

@@ -32,6 +32,7 @@ class Asking:
         self.receives = 0
         self.status = 0
         self.page: dict[str, Any] = {}
+        self.fields: dict[str, Any] = {}
 
     async def __call__(self) -> Asking:
         scope = {
@@ -39,7 +40,7 @@ class Asking:
             "method": "GET",
             "headers": [(b"tenant", self._tenant.encode())],
             "query_string": self._query.encode(),
-            "state": {"access_fields": {}},
+            "state": {"access_fields": self.fields},
         }
         await pull.serve(self._engine.gate(GRANTS), scope, self._receive, self._send)
         return self
@@ -125,20 +126,24 @@ async def test_a_client_that_has_gone_is_waited_for_no_longer_and_costs_nothing(
 async def test_only_what_was_sent_is_counted() -> None:
     async with running() as (engine, topic):
         produce(topic, 3)
-        counted = engine.counters.stream("s").by_protocol["pull"]
+
+        def counted() -> int:
+            return sum(one.records for one in engine.counters.census().by_kind.values())
+
         asking = Asking(engine, "from=earliest")
         before: list[int] = []
         send = asking._send
 
         async def watching(message: Any) -> None:
-            before.append(counted.records)
+            before.append(counted())
             await send(message)
 
         asking._send = watching  # type: ignore[method-assign]
         await asking()
         assert before == [0, 0]
-        assert counted.records == 3
-        assert counted.bytes == sum(len(json.dumps(record["data"])) for record in asking.page["records"])
+        assert counted() == 3
+        assert asking.fields["records"] == 3
+        assert sum(one.bytes for one in engine.counters.census().by_kind.values()) == sum(len(json.dumps(record["data"])) for record in asking.page["records"])
 
 
 async def test_an_undecodable_record_is_a_gap_beside_the_records_wherever_it_stands() -> None:

@@ -15,7 +15,7 @@ from gateway.hub.feed import TopicFeed
 from gateway.hub.log import TopicLog
 from gateway.hub.pump import Pump
 from gateway.hub.view import Slice, View
-from gateway.model import FilterField, Grant, Plan, Record, Vector
+from gateway.model import FilterField, Grant, Plan, Principal, Record, Vector
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
 from gateway.subscription.filter import parse_terms
 from gateway.subscription.reading import Reading
@@ -26,6 +26,8 @@ from gateway.subscription.wheel import TimerWheel
 from tests.test_splice import CODEC, IDENTITY, Teller, Topic, contract
 
 FIELDS = [FilterField("k", "/k", "string"), FilterField("n", "/n", "number")]
+
+PRINCIPAL = Principal("idp", "a", "user", frozenset(), "t1", 2**31)
 
 
 class Sink:
@@ -96,7 +98,7 @@ class Rig:
         sink = Sink()
         subscription = Subscription(
             session="x",
-            grant=Grant("t", "a", contract(), Plan("p", 1, "P", "EUR"), int(self.clock.now()) + 3600),
+            grant=Grant(PRINCIPAL, "t", "a", contract(), Plan("p", 1, "P", "EUR")),
             transport="ndjson",
             feed=self.feed,
             outlet=sink,

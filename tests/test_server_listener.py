@@ -1,31 +1,22 @@
-"""One port: binding, TLS, stopping and draining."""
+"""One port: binding, stopping and draining."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
-import ipaddress
 import logging
 import signal
 import socket
-import ssl
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 import websockets
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from gateway.errors import ConfigurationProblems
-from gateway.ports import WRITER_EXTENSION, DirectWriter
 from gateway.server.bounds import ConnectionBounds
 from gateway.server.listener import Listener
 from gateway.server.loop import LoopName, loop_factory, run_loop
-from tests.parts.serving import LOOPS, chunk, connected, dechunked, request, serving, until
+from tests.parts.serving import LOOPS, connected, request, serving, until
 
 
 async def hello(scope: Any, receive: Any, send: Any) -> None:
@@ -222,117 +213,6 @@ async def test_a_connection_that_cannot_be_swept_is_dropped_and_the_others_are_s
         first.sweep = None  # type: ignore[union-attr]
         assert sorted([await broken.hear_all() == b"", await other.hear_all() == b""]) == [False, True]
     assert "could not be checked" in caplog.text
-
-
-def make_certificate(folder: Path, *, name: str) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1 and its key."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    now = datetime.datetime.now(datetime.UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    cert_file, key_file = folder / "cert.pem", folder / "key.pem"
-    cert_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    private = (serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    key_file.write_bytes(key.private_bytes(*private))
-    return cert_file, key_file
-
-
-def trusting(cert_file: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(cert_file))
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_the_direct_writer_works_under_tls(loop: LoopName, tmp_path: Path) -> None:
-    cert_file, key_file = make_certificate(tmp_path, name="one")
-    pieces = [b"<%d>" % number * 500 for number in range(500)]
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["scheme"] == "https"
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": b"first", "more_body": True})
-        writer: DirectWriter = scope["extensions"][WRITER_EXTENSION]()
-        resumed = asyncio.Event()
-        writer.on_resume = resumed.set
-        for piece in pieces:
-            if writer.paused:
-                resumed.clear()
-                await resumed.wait()
-            writer.write(chunk(piece))
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def scenario() -> None:
-        files = {"tls_cert_file": str(cert_file), "tls_key_file": str(key_file)}
-        async with serving(app, **files) as listener, connected(listener, ssl=trusting(cert_file)) as client:
-            for _ in range(2):
-                await client.say(request())
-                await client.hear(b"\r\n\r\n")
-                body = await asyncio.wait_for(_whole_body(client.reader), 10)
-                assert dechunked(body) == b"first" + b"".join(pieces)
-
-    run_loop(scenario(), loop=loop)
-
-
-async def _whole_body(reader: asyncio.StreamReader) -> bytes:
-    body = b""
-    while not body.endswith(b"\r\n0\r\n\r\n"):
-        body += await reader.read(65536)
-    return body
-
-
-@pytest.mark.parametrize("loop", LOOPS)
-def test_a_silent_tls_client_is_ended(loop: LoopName, tmp_path: Path) -> None:
-    cert_file, key_file = make_certificate(tmp_path, name="one")
-    files = {"tls_cert_file": str(cert_file), "tls_key_file": str(key_file)}
-    bounds = ConnectionBounds(header_seconds=0.3, sweep_seconds=0.02)
-
-    async def scenario() -> None:
-        async with serving(hello, bounds=bounds, **files) as listener:
-            async with connected(listener) as client:
-                assert await client.ended()
-            async with connected(listener, ssl=trusting(cert_file)) as client:
-                assert (await client.answer()).status == 408
-
-    run_loop(scenario(), loop=loop)
-
-
-async def test_a_certificate_is_read_again_and_a_bad_one_changes_nothing(tmp_path: Path) -> None:
-    cert_file, key_file = make_certificate(tmp_path, name="one")
-    first = trusting(cert_file)
-    async with serving(hello, tls_cert_file=str(cert_file), tls_key_file=str(key_file)) as listener:
-        async with connected(listener, ssl=first) as client:
-            await client.say(request())
-            assert (await client.answer()).body == b"https"
-        whole = key_file.read_bytes()
-        key_file.write_bytes(b"not a key")
-        with pytest.raises(ConfigurationProblems, match="cannot use certificate"):
-            listener.reload_tls()
-        key_file.write_bytes(whole)
-        async with connected(listener, ssl=first):
-            pass
-        make_certificate(tmp_path, name="two")
-        listener.reload_tls()
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await asyncio.open_connection("127.0.0.1", listener.port, ssl=first)
-        async with connected(listener, ssl=trusting(cert_file)):
-            pass
-
-
-async def test_a_missing_certificate_is_one_clear_line(tmp_path: Path) -> None:
-    missing = str(tmp_path / "none.pem")
-    with pytest.raises(ConfigurationProblems) as caught:
-        await listener_on("127.0.0.1", 0, tls_cert_file=missing).start()
-    (line,) = caught.value.problems
-    assert line == f"http: cannot use certificate {missing} with key {missing}: No such file or directory"
 
 
 def test_the_loop_is_uvloop_where_it_is_there_and_asyncio_when_asked() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
+from gateway.counters import Total
 from gateway.errors import Draining, GatewayError, Internal, TokenExpired, TooSlow
 from gateway.hub.view import Slice
 from gateway.model import Contract, Grant, Replay, RowMatch, Vector
@@ -126,8 +127,14 @@ class Bench:
 
     @property
     def delivered(self) -> tuple[int, int]:
-        counted = self.engine.counters.stream("s").by_protocol["ndjson"]
+        counted = self.counted
         return counted.records, counted.bytes
+
+    @property
+    def counted(self) -> Total:
+        (kind,) = self.engine.counters.census().by_kind.items()
+        assert kind[0] == ("s", "ndjson", "open"), kind
+        return kind[1]
 
 
 CONTRACT = contract("s", "t")
@@ -273,8 +280,8 @@ async def test_ending_twice_is_ending_once() -> None:
         assert isinstance(subscription.ended, Draining)
         assert outlet.events == ["goodbye", "finish"]
         assert len(b.engine.registry) == 0
-        assert b.engine.counters.connections["ndjson"] == 0
-        assert b.engine.counters.goodbyes == {("ndjson", "draining"): 1}
+        assert b.counted.open == 0
+        assert b.engine.counters.closes == {("s", "ndjson", "draining"): 1}
 
 
 async def test_after_its_end_a_stream_says_nothing_more_and_holds_nothing() -> None:

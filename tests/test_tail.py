@@ -27,9 +27,9 @@ from gateway.client import (
 )
 from gateway.client.event import MalformedEvent, decode_frame, decode_page
 from gateway.client.ndjson import NdjsonDecoder
+from tests.parts.certificates import make_certificate
 from tests.parts.scripted import Step, answer, head, refusal, scripted
 from tests.parts.serving import serving
-from tests.test_server_listener import make_certificate
 
 EVENT_STREAM = head("text/event-stream", "Gateway-Start-Cursor: start", "Gateway-Session: s1")
 LINES = head("application/x-ndjson")

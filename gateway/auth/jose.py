@@ -11,11 +11,15 @@ import json
 import re
 from typing import Any
 
+import msgspec
+
 MAX_JSON_DEPTH = 32
 
 _TO_STANDARD = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_URL = bytes.maketrans(b"+/", b"-_")
 _PADDING = (b"", b"", b"==", b"=")
+# The last character of a group of two or three holds bits that decode to nothing: only those with zeros there.
+_CLEAN_ENDS = (frozenset[int](), frozenset[int](), frozenset(b"AQgw"), frozenset(b"AEIMQUYcgkosw048"))
 # Strings are skipped whole (possessively, so that no input makes this more than linear), brackets are counted.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
 
@@ -26,13 +30,13 @@ class Malformed(ValueError):
 
 def decode_base64url(text: bytes) -> bytes:
     """base64url without padding (RFC 7515 §2) → bytes; only the canonical spelling is read. Raises Malformed."""
-    standard = text.translate(_TO_STANDARD) + _PADDING[len(text) & 3]
+    rest = len(text) & 3
     try:
-        decoded = binascii.a2b_base64(standard)
+        decoded = binascii.a2b_base64(text.translate(_TO_STANDARD) + _PADDING[rest], strict_mode=True)
     except ValueError:
         raise Malformed("not_base64url") from None
-    # The decoder skips foreign characters and ignores spare bits: spelling the answer again shows both.
-    if binascii.b2a_base64(decoded, newline=False) != standard:
+    # The decoder passes over spare bits: with them one signature would have many spellings.
+    if rest and text[-1] not in _CLEAN_ENDS[rest]:
         raise Malformed("not_base64url")
     return decoded
 
@@ -48,6 +52,47 @@ def decode_object(data: bytes) -> dict[str, Any]:
     NaN and the infinities are refused, numbers that overflow a float come out as an infinity, strings that are no
     Unicode text (a lone surrogate written as an escape) are refused. Raises Malformed.
     """
+    document = _decode_plain(data)
+    return _decode_any(data) if document is None else document
+
+
+def _decode_plain(data: bytes) -> dict[str, Any] | None:
+    """What nearly every token is, read in half the time; None: to be read by ``_decode_any``, which knows why.
+
+    The faster parser takes a name twice. Without escapes a quotation mark is always an end of a string, so that the
+    strings in the text can be counted: one that did not come out of it was hidden by another of its name.
+    """
+    if b"\\" in data or data.count(b"{") + data.count(b"[") > MAX_JSON_DEPTH:
+        return None
+    try:
+        document = _PLAIN.decode(data)
+    except (msgspec.MsgspecError, ValueError):
+        return None
+    if type(document) is not dict or data.count(b'"') != 2 * _strings(document):
+        return None
+    return document
+
+
+def _strings(document: dict[str, Any]) -> int:
+    """How many strings, names among them, a document holds."""
+    count = len(document)
+    for value in document.values():
+        kind = type(value)
+        if kind is str:
+            count += 1
+        elif kind is dict:
+            count += _strings(value)
+        elif kind is list:
+            count += _strings_in_list(value)
+    return count
+
+
+def _strings_in_list(values: list[Any]) -> int:
+    # A list is an object whose members have names that are not in the text.
+    return _strings(dict(enumerate(values))) - len(values)  # type: ignore[arg-type]
+
+
+def _decode_any(data: bytes) -> dict[str, Any]:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -93,4 +138,5 @@ def _refuse_constant(name: str) -> Any:
     raise Malformed("not_json")
 
 
+_PLAIN = msgspec.json.Decoder()
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_refuse_constant)

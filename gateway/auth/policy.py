@@ -69,12 +69,13 @@ def decide(
     if transport not in contract.transports:
         raise TransportNotOffered(f"This stream is offered over {', '.join(contract.transports)}, not {transport}.")
     return Grant(
+        principal=principal,
         tenant=tenant.name,
         application=application.client_id,
         contract=contract,
         plan=right.plan,
-        expires_at=principal.expires_at,
         rows=_rows(principal, tenant, contract),
+        entitled_until=right.ends_at,
     )
 
 

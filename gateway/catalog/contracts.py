@@ -79,6 +79,11 @@ class Contracts(Mapping[str, Contract]):
         self._by_stream = {contract.stream: contract for contract in sorted(contracts, key=lambda c: c.stream)}
         self.digest = _digest(self._by_stream.values())
 
+    def keeping(self, others: Contracts) -> Contracts:
+        """The same contracts, as the very objects of ``others`` where they are equal: readers of those go on as they
+        are."""
+        return Contracts([others[name] if others.get(name) == one else one for name, one in self.items()])
+
     def __getitem__(self, stream: str) -> Contract:
         return self._by_stream[stream]
 

@@ -6,72 +6,28 @@ answer raises ``errors.Unavailable``.
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import (
-    ArgumentError,
-    IntegrityError,
-    InterfaceError,
-    NoSuchModuleError,
-    OperationalError,
-    ProgrammingError,
-)
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import IntegrityError
 
 from gateway.catalog.catalog import Catalog, Key
 from gateway.catalog.diff import Change, Diff, plan_changes
 from gateway.catalog.objects import KINDS, Stored, catalog_of, objects_of, problems_of
-from gateway.catalog.problems import Problems, problem_line
-from gateway.catalog.tables import LIVES, METADATA, OBJECTS, SETTINGS, STATE, TOPICS
-from gateway.errors import ConfigurationProblems, Unavailable
-
-BUSY_TIMEOUT_SECONDS = 10
-_SCHEMA_ATTEMPTS = 10
-_AWAY = (OperationalError, InterfaceError, PoolTimeoutError)
-_IMMEDIATE = "gateway_immediate"
+from gateway.catalog.problems import Problems
+from gateway.catalog.tables import LIVES, OBJECTS, SETTINGS, STATE, TOPICS
+from gateway.database.audit import Entry, append
+from gateway.database.database import Database
+from gateway.errors import ConfigurationProblems
 
 
 class Store:
-    """The database of one deployment; safe to use from several threads, and from several processes at once."""
+    """The catalog in a database that has its schema; safe to use from several threads, and processes, at once."""
 
-    def __init__(self, url: str) -> None:
-        """Raises ConfigurationProblems where the URL names no database that can be spoken to. Connects later."""
-        self._engine = _engine(url)
-        self._writer = self._engine.execution_options(**{_IMMEDIATE: True})
-        self._reader = self._engine
-        if self._engine.dialect.name != "sqlite":
-            # Several SELECTs make up one catalog: they must see one moment. SQLite's transactions do that by nature.
-            self._reader = self._engine.execution_options(isolation_level="REPEATABLE READ")
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._engine.dispose()
-
-    def ping(self) -> None:
-        """Return if the database answers, else raise Unavailable."""
-        with self._reading() as connection:
-            connection.execute(sa.select(1))
-
-    def create_schema(self) -> None:
-        """Make what tables are missing. Idempotent; processes that start together may race."""
-        for attempt in range(1, _SCHEMA_ATTEMPTS + 1):
-            try:
-                with self._writer.begin() as connection:
-                    METADATA.create_all(connection)
-                    if connection.execute(sa.select(STATE.c.id)).first() is None:
-                        connection.execute(STATE.insert().values(id=1, revision=0))
-                return
-            except (IntegrityError, ProgrammingError) as error:
-                # Another process made the same table between our look and our CREATE: now it is there. Look again.
-                if attempt == _SCHEMA_ATTEMPTS:
-                    raise Unavailable("The catalog database does not take the schema.") from error
-            except _AWAY as error:
-                raise _unavailable(error) from error
+    def __init__(self, database: Database) -> None:
+        self._reading = database.reading
+        self._writing = database.writing
 
     def revision(self) -> int:
         """A counter that grows with every change of the catalog."""
@@ -92,7 +48,7 @@ class Store:
         """
         problems = Problems()
         with self._writing() as connection:
-            revision = _lock_revision(connection)
+            revision = lock_revision(connection)
             stored = _stored(connection)
             planned = plan_changes(stored, objects_of(catalog), prune=prune, places=catalog.places, problems=problems)
             lines = problems.lines + problems_of(planned.after, places=catalog.places)
@@ -101,19 +57,24 @@ class Store:
             if dry_run or not planned.diff:
                 return replace(planned.diff, revision=revision)
             _write(connection, planned.diff.changes, planned.after)
-            _bump_revision(connection)
+            bump_revision(connection)
             return replace(planned.diff, applied=True, revision=revision + 1)
 
-    def suspend(self, tenant: str, *, suspended: bool) -> bool:
-        """Set or lift an admin's suspension, which outlives every apply. False where there is no such tenant."""
+    def suspend(self, tenant: str, *, suspended: bool, audit: Entry | None = None) -> bool:
+        """Set or lift an admin's suspension, which outlives every apply. False where there is no such tenant.
+
+        A tenant that its file suspends stays so: what an admin lifts is an admin's suspension.
+        """
         tenants = OBJECTS["tenant"]
         with self._writing() as connection:
-            _lock_revision(connection)
+            lock_revision(connection)
             changed = connection.execute(
                 tenants.update().where(tenants.c.name == tenant).values(suspended_by_admin=suspended)
             ).rowcount
             if changed:
-                _bump_revision(connection)
+                bump_revision(connection)
+                if audit is not None:
+                    append(connection, audit)
             return changed > 0
 
     def get_or_create(self, name: str, factory: Callable[[], str]) -> str:
@@ -144,7 +105,7 @@ class Store:
         if known is not None:
             return known
         with self._writing() as connection:
-            _lock_revision(connection)
+            lock_revision(connection)
             known = _incarnation(connection, cluster, topic, topic_id=topic_id)
             if known is not None:
                 return known
@@ -163,7 +124,7 @@ class Store:
         Nodes that saw the same change all call this; it counts once. For changes that give the topic no other id.
         """
         with self._writing() as connection:
-            _lock_revision(connection)
+            lock_revision(connection)
             present = _present(connection, cluster, topic)
             if present != seen:
                 return present
@@ -172,75 +133,18 @@ class Store:
             connection.execute(LIVES.update().where(same).values(incarnation=seen + 1))
             return seen + 1
 
-    @contextmanager
-    def _reading(self) -> Iterator[sa.Connection]:
-        try:
-            with self._reader.begin() as connection:
-                yield connection
-        except (*_AWAY, ProgrammingError) as error:
-            raise _unavailable(error) from error
-
-    @contextmanager
-    def _writing(self) -> Iterator[sa.Connection]:
-        try:
-            with self._writer.begin() as connection:
-                yield connection
-        except (*_AWAY, ProgrammingError) as error:
-            raise _unavailable(error) from error
-
-
-def _unavailable(error: Exception) -> Unavailable:
-    # A table that is missing is a ProgrammingError on Postgres and an OperationalError on SQLite.
-    if isinstance(error, ProgrammingError) or "no such table" in str(error):
-        return Unavailable("The catalog database lacks the catalog's tables; apply a catalog first.")
-    return Unavailable("The catalog database does not answer.")
-
-
-def _engine(url: str) -> sa.Engine:
-    allowed = "a SQLAlchemy URL such as sqlite:///data/gateway.db or postgresql+psycopg://user@host/name"
-    try:
-        parsed = sa.engine.make_url(url)
-        is_sqlite = parsed.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_TIMEOUT_SECONDS}} if is_sqlite else {}
-        engine = sa.create_engine(parsed, pool_pre_ping=not is_sqlite, **options)
-    except (ArgumentError, NoSuchModuleError, ImportError) as error:
-        # The message may hold the URL, and the URL a password: only the kind of error is told.
-        raise ConfigurationProblems(
-            [problem_line("database.url", f"cannot be used ({type(error).__name__})", allowed=allowed)]
-        ) from None
-    if is_sqlite:
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-        sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
-    # The driver's own BEGIN comes late and never as IMMEDIATE: switched off, ``_begin_sqlite`` says it.
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA foreign_keys = ON")
-    # Not WAL: several processes share the file, and SQLite before 3.51.3 can corrupt a WAL then.
-    cursor.execute("PRAGMA journal_mode = DELETE")
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.close()
-
-
-def _begin_sqlite(connection: sa.Connection) -> None:
-    # A writer that reads first must hold the write lock from the start, or two of them fail instead of waiting.
-    immediate = connection.get_execution_options().get(_IMMEDIATE, False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
-
 
 def _revision(connection: sa.Connection) -> int:
     return int(connection.execute(sa.select(STATE.c.revision)).scalar_one())
 
 
-def _lock_revision(connection: sa.Connection) -> int:
+def lock_revision(connection: sa.Connection) -> int:
     """The revision, held so that changes of the catalog come one after the other."""
     return int(connection.execute(sa.select(STATE.c.revision).with_for_update()).scalar_one())
 
 
-def _bump_revision(connection: sa.Connection) -> None:
+def bump_revision(connection: sa.Connection) -> None:
+    """Make every node look at what changed."""
     connection.execute(STATE.update().values(revision=STATE.c.revision + 1))
 
 

@@ -1,4 +1,5 @@
-"""The tables of the catalog database: objects with their owner, secrets made once, and the lives of topics."""
+"""The tables of the database: the catalog's objects with their owner, secrets made once, the lives of topics, what was
+revoked, and what operators did."""
 
 from __future__ import annotations
 
@@ -100,4 +101,24 @@ STATE = sa.Table(
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+)
+REVOCATIONS = sa.Table(
+    "revocations",
+    METADATA,
+    sa.Column("kind", sa.String(16), primary_key=True),
+    sa.Column("value", sa.String(512), primary_key=True),
+    # Empty where it is no matter who issued the token: no part of a key may be null.
+    sa.Column("issuer", sa.String(255), primary_key=True),
+    sa.Column("until", sa.BigInteger, nullable=False),
+)
+AUDIT = sa.Table(
+    "audit_log",
+    METADATA,
+    sa.Column("number", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("actor", sa.String(128), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("before", _Json, nullable=False),
+    sa.Column("after", _Json, nullable=False),
 )

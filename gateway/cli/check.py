@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gateway.catalog.catalog import Catalog
     from gateway.catalog.contracts import Contracts
     from gateway.config import Settings
+    from gateway.database.database import Database
     from gateway.kafka.cluster import KafkaCluster
     from gateway.kafka.offsets import Offsets
 
@@ -85,6 +87,8 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     async for finding in _check_kafka(settings, contracts):
         yield finding
     yield await _check_redis(settings)
+    if settings.telemetry.otlp_endpoint is not None:
+        yield await asyncio.to_thread(_check_telemetry, settings)
 
 
 def _check_contracts(settings: Settings) -> tuple[Contracts | None, Finding]:
@@ -115,26 +119,37 @@ def _check_keys(settings: Settings) -> list[Finding]:
 
 
 def _check_database(settings: Settings) -> tuple[Catalog | None, Finding]:
-    from gateway.catalog.store import Store
+    from gateway.config.adapters import database as open_database
 
-    url = settings.database.url.get_secret_value()
-    file = url.removeprefix("sqlite:///").partition("?")[0]
-    if file != url and not Path(file).exists():
-        # Looking must not leave an empty database behind.
-        hint = f"there is no {file} yet; `gateway apply FILE` makes it"
-        return None, Finding("database", ok=False, details=[hint])
     try:
-        store = Store(url)
-        try:
-            store.ping()
-            revision, catalog = store.load_catalog(settings.auth.issuer_names())
-        finally:
-            store.close()
+        with contextlib.closing(open_database(settings)) as database:
+            return _check_schema(database, settings)
     except (ConfigurationProblems, GatewayError) as error:
-        # The driver's own words, which name host and reason and no password.
-        cause = " ".join(str(getattr(error.__cause__, "orig", None) or "see database.url").split())
-        return None, Finding("database", ok=False, details=[f"{error} {cause}"])
-    return catalog, Finding("database", ok=True, details=[f"catalog revision {revision}"])
+        return None, Finding("database", ok=False, details=[" ".join(str(error).split())])
+
+
+def _check_schema(database: Database, settings: Settings) -> tuple[Catalog | None, Finding]:
+    """The catalog, if the schema is one to work with. Looking neither makes nor changes anything."""
+    from gateway.catalog.store import Store
+    from gateway.database.schema import Schema
+
+    if not database.is_there():
+        hint = f"there is no {database.url.database} yet; `gateway apply FILE` makes it"
+        return None, Finding("database", ok=False, details=[hint])
+    schema = Schema(database)
+    state = schema.state()
+    if state.standing == "empty":
+        hint = f"{database.place} {schema.told(state)}; `gateway apply FILE` makes them"
+        return None, Finding("database", ok=False, details=[hint])
+    if state.standing in ("behind", "unversioned") and settings.database.auto_upgrade:
+        told = f"{database.place} {schema.told(state)}; serve and apply upgrade it, or `gateway db upgrade` does"
+        return None, Finding("database", ok=True, details=[told])
+    schema.require(may_upgrade=False)
+    revision, catalog = Store(database).load_catalog(settings.auth.issuer_names())
+    note = "" if state.standing == "current" else f"; {schema.told(state)}"
+    return catalog, Finding(
+        "database", ok=True, details=[f"catalog revision {revision}, schema {state.revision}{note}"]
+    )
 
 
 def _check_catalog(catalog: Catalog, contracts: Contracts | None, issuers: Sequence[str]) -> Finding:
@@ -152,7 +167,11 @@ async def _check_kafka(settings: Settings, contracts: Contracts | None) -> Async
     from gateway.config.adapters import kafka_clusters
     from gateway.kafka.offsets import Offsets
 
-    clusters = kafka_clusters(settings, clock=SystemClock())
+    try:
+        clusters = kafka_clusters(settings, clock=SystemClock())
+    except ConfigurationProblems as error:
+        yield Finding("kafka", ok=False, details=error.problems)
+        return
     if not clusters:
         yield Finding("kafka", ok=False, details=["no cluster is configured: set kafka.bootstrap_servers"])
     for name, cluster in clusters.items():
@@ -171,10 +190,27 @@ async def _check_kafka(settings: Settings, contracts: Contracts | None) -> Async
 async def _check_topic(cluster: KafkaCluster, offsets: Offsets, topic: str, stream: str) -> Finding:
     name = f"topic {topic}"
     try:
-        partitions = await offsets.partitions(topic)
+        partitions = await offsets.check_readable(topic)
     except GatewayError as error:
         return Finding(name, ok=False, details=[f"{error}; the stream {stream} needs it"])
     return Finding(name, ok=True, details=[f"{partitions} partitions, on {cluster.name}, for the stream {stream}"])
+
+
+def _check_telemetry(settings: Settings) -> Finding:
+    from gateway.config.telemetry import telemetry
+
+    try:
+        traces = telemetry(settings)
+    except ConfigurationProblems as error:
+        return Finding("telemetry", ok=False, details=error.problems)
+    assert traces is not None
+    try:
+        taken = traces.reaches_collector()
+    finally:
+        traces.close()
+    endpoint = settings.telemetry.otlp_endpoint
+    hint = f"{endpoint} takes no traces: start the collector, or correct telemetry.otlp_endpoint and otlp_headers"
+    return Finding("telemetry", ok=taken, details=[f"{endpoint} takes traces" if taken else hint])
 
 
 async def _check_redis(settings: Settings) -> Finding:

@@ -13,6 +13,7 @@ from gateway import __version__
 from gateway.cli.apply import apply
 from gateway.cli.check import check
 from gateway.cli.contracts import contracts
+from gateway.cli.db import db
 from gateway.cli.demo import demo
 from gateway.cli.serve import serve
 from gateway.cli.tail import tail
@@ -71,5 +72,5 @@ def main(*, debug: bool) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-for _command in (serve, demo, check, contracts, apply, token, tail):
+for _command in (serve, demo, check, contracts, apply, db, token, tail):
     main.add_command(_command)

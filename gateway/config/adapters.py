@@ -6,31 +6,71 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gateway.clock import Clock
-from gateway.config.settings import ClusterSettings, Settings
+from gateway.config.settings import MAIN_CLUSTER, ClusterSettings, Settings
+from gateway.database.database import Bounds, Database
+from gateway.errors import ConfigurationProblems
 from gateway.kafka.cluster import ClusterSettings as KafkaClusterSettings
 from gateway.kafka.cluster import KafkaCluster
+from gateway.kafka.oauth import TokenEndpoint
+from gateway.kafka.tls import TlsFiles
 
 
 def kafka_clusters(settings: Settings, *, clock: Clock) -> Mapping[str, KafkaCluster]:
-    """Every configured cluster by name, none of them asked for anything yet."""
-    return {
-        name: KafkaCluster(kafka_cluster_settings(cluster), name=name, clock=clock)
-        for name, cluster in settings.kafka.by_name().items()
-    }
+    """Every configured cluster by name, none of them asked for anything yet. Raises ConfigurationProblems where a file
+    that the settings name is not what it should be."""
+    clusters, problems = {}, []
+    for name, cluster in settings.kafka.by_name().items():
+        section = "kafka" if name == MAIN_CLUSTER else f"kafka.clusters.{name}"
+        ours = kafka_cluster_settings(cluster, section=section)
+        try:
+            if ours.security_protocol.endswith("SSL"):
+                ours.tls.check(section)
+        except ConfigurationProblems as error:
+            problems += error.problems
+            continue
+        clusters[name] = KafkaCluster(
+            ours,
+            name=name,
+            clock=clock,
+            max_record_bytes=settings.stream.max_record_bytes,
+            max_batch_bytes=settings.stream.max_batch_bytes,
+        )
+    if problems:
+        raise ConfigurationProblems(problems)
+    return clusters
 
 
-def kafka_cluster_settings(cluster: ClusterSettings) -> KafkaClusterSettings:
-    """One cluster's settings, secrets opened."""
+def kafka_cluster_settings(cluster: ClusterSettings, *, section: str = "kafka") -> KafkaClusterSettings:
+    """One cluster's settings, secrets opened. ``section`` is where they are."""
     return KafkaClusterSettings(
         bootstrap_servers=",".join(cluster.bootstrap_servers),
         security_protocol=cluster.security_protocol,
         sasl_mechanism=cluster.sasl_mechanism,
         sasl_username=cluster.sasl_username,
         sasl_password=cluster.sasl_password.get_secret_value() if cluster.sasl_password else None,
-        ssl_cafile=_text(cluster.ssl_cafile),
-        ssl_certfile=_text(cluster.ssl_certfile),
-        ssl_keyfile=_text(cluster.ssl_keyfile),
+        tls=TlsFiles(_text(cluster.ssl_cafile), _text(cluster.ssl_certfile), _text(cluster.ssl_keyfile)),
+        token_endpoint=_token_endpoint(cluster),
+        section=section,
     )
+
+
+def _token_endpoint(cluster: ClusterSettings) -> TokenEndpoint | None:
+    url, client, secret = cluster.sasl_oauth_token_url, cluster.sasl_oauth_client_id, cluster.sasl_oauth_client_secret
+    if cluster.sasl_mechanism != "OAUTHBEARER" or url is None or client is None or secret is None:
+        return None
+    return TokenEndpoint(url, client, secret.get_secret_value(), scope=cluster.sasl_oauth_scope)
+
+
+def database(settings: Settings) -> Database:
+    """The configured database, not asked for anything yet. Raises ConfigurationProblems."""
+    configured = settings.database
+    bounds = Bounds(
+        pool_size=configured.pool_size,
+        pool_seconds=configured.pool_timeout_seconds,
+        connect_seconds=configured.connect_timeout_seconds,
+        statement_seconds=configured.statement_timeout_seconds,
+    )
+    return Database(configured.url.get_secret_value(), bounds=bounds)
 
 
 def _text(path: Path | None) -> str | None:

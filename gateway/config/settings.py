@@ -19,10 +19,12 @@ from gateway.config.values import (
     DatabaseUrl,
     Name,
     Network,
+    OtlpHeader,
     PublicUrl,
     RedisUrl,
     Servers,
     Size,
+    TokenUrl,
     address_of,
 )
 
@@ -58,7 +60,8 @@ class HttpSettings(Section):
     )
     trusted_proxies: tuple[Network, ...] = Field(
         (),
-        description="Addresses or networks whose Forwarded and X-Forwarded-* headers count.",
+        description="Proxies whose Forwarded or X-Forwarded-For and -Proto count for a client's address and scheme; "
+        "never for public_url.",
         json_schema_extra={"allowed": "a list of IP addresses or networks"},
     )
 
@@ -96,11 +99,19 @@ class ClusterSettings(Section):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How connections are protected."
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
         None, description="How the gateway proves who it is, with a SASL protocol."
     )
     sasl_username: str | None = Field(None, description="User name for SASL.")
     sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
+    sasl_oauth_token_url: TokenUrl | None = Field(
+        None,
+        description="Endpoint that gives tokens for OAUTHBEARER, by client credentials (RFC 6749 §4.4).",
+        json_schema_extra={"allowed": "an http or https address"},
+    )
+    sasl_oauth_client_id: str | None = Field(None, description="Who asks that endpoint.")
+    sasl_oauth_client_secret: SecretStr | None = Field(None, description="Secret of that client.")
+    sasl_oauth_scope: str | None = Field(None, description="Scope to ask for, where the endpoint wants one.")
     ssl_cafile: Path | None = Field(
         None, description="PEM file of the authorities that may sign brokers' certificates; without it the machine's."
     )
@@ -109,15 +120,21 @@ class ClusterSettings(Section):
 
     @model_validator(mode="after")
     def _security_is_whole(self) -> Self:
-        if self.security_protocol.startswith("SASL") and not (
-            self.sasl_mechanism and self.sasl_username and self.sasl_password
-        ):
-            raise ValueError(
-                f"security_protocol {self.security_protocol} needs sasl_mechanism, sasl_username and sasl_password"
-            )
+        if self.security_protocol.startswith("SASL"):
+            self._sasl_is_whole()
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ValueError("ssl_certfile and ssl_keyfile must be given together")
         return self
+
+    def _sasl_is_whole(self) -> None:
+        if self.sasl_mechanism == "OAUTHBEARER":
+            needed = ("sasl_oauth_token_url", "sasl_oauth_client_id", "sasl_oauth_client_secret")
+        else:
+            needed = ("sasl_mechanism", "sasl_username", "sasl_password")
+        if not all(getattr(self, name) for name in needed):
+            what = "sasl_mechanism OAUTHBEARER" if "sasl_mechanism" not in needed else ""
+            what = what or f"security_protocol {self.security_protocol}"
+            raise ValueError(f"{what} needs {needed[0]}, {needed[1]} and {needed[2]}")
 
 
 class KafkaSettings(ClusterSettings):
@@ -164,6 +181,26 @@ class DatabaseSettings(Section):
             "shown_default": "sqlite:///{data.dir}/gateway.db",
             "allowed": "an address that begins with sqlite:/// or postgresql+psycopg://",
         },
+    )
+    auto_upgrade: bool = Field(
+        True,
+        description="Whether serve and apply make or upgrade the schema; if not, `gateway db upgrade` has to.",
+    )
+    start_seconds: float = Field(
+        10.0, ge=0, le=3600, description="How long a start waits for a database that is away, in seconds; then exit 1."
+    )
+    pool_size: int = Field(5, ge=1, le=100, description="Most connections of a process to the database.")
+    pool_timeout_seconds: float = Field(
+        3.0, ge=0.1, le=300, description="Longest wait for a connection to be free, in seconds."
+    )
+    connect_timeout_seconds: int = Field(
+        3, ge=2, le=300, description="Longest time to connect to Postgres, in seconds, for each host of the address."
+    )
+    statement_timeout_seconds: float = Field(
+        5.0,
+        ge=0.1,
+        le=3600,
+        description="Longest time for a statement, in seconds; on SQLite the longest wait for the file's lock.",
     )
 
 
@@ -273,6 +310,20 @@ class StreamSettings(Section):
     linger_seconds: float = Field(
         30.0, ge=0, le=86_400, description="How long a topic stays in memory after its last reader left, in seconds."
     )
+    max_record_bytes: Size = Field(
+        10 << 20,
+        ge=1 << 10,
+        description="Largest record that is delivered, key and payload together, in bytes; in the place of a larger "
+        "one readers get a gap.",
+        json_schema_extra={"shown_default": "10 MiB"},
+    )
+    max_batch_bytes: Size = Field(
+        32 << 20,
+        ge=1 << 10,
+        description="Most bytes that one compressed batch of records may unpack to; in the place of a larger one "
+        "readers get a gap.",
+        json_schema_extra={"shown_default": "32 MiB"},
+    )
     memory_bytes: Size = Field(
         1 << 30,
         ge=1 << 20,
@@ -289,12 +340,60 @@ class StreamSettings(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def _records_fit_batches(self) -> Self:
+        if self.max_record_bytes > self.max_batch_bytes:
+            raise ValueError(
+                f"max_record_bytes ({self.max_record_bytes}) must not be larger than "
+                f"max_batch_bytes ({self.max_batch_bytes})"
+            )
+        return self
+
 
 class LogSettings(Section):
     """What is written to stderr."""
 
     format: Literal["json", "text"] = Field("json", description="One JSON object a line, or lines for people.")
     level: Literal["debug", "info", "warning", "error"] = Field("info", description="The least grave event written.")
+
+
+class MetricsSettings(Section):
+    """What ``/metrics`` on the management port shows."""
+
+    tenants: int = Field(
+        20,
+        ge=0,
+        le=10_000,
+        description="How many tenants, the largest ones, have a label of their own; the rest are together in other.",
+    )
+
+
+class TelemetrySettings(Section):
+    """OpenTelemetry traces of connects, pulls and replays; off without an endpoint. Needs the extra ``otel``."""
+
+    otlp_endpoint: PublicUrl | None = Field(
+        None,
+        description="Address of a collector that takes OTLP over HTTP, before /v1/traces; without it traces are off.",
+        json_schema_extra={"allowed": "an http or https address"},
+    )
+    otlp_headers: tuple[OtlpHeader, ...] = Field(
+        (), description="Headers for the collector, each as Name: value; for its credentials."
+    )
+    sample_ratio: float = Field(
+        0.1, ge=0, le=1, description="Share of traces that begin here and are recorded; 1 is all of them."
+    )
+    service_name: str = Field("streaming-gateway", min_length=1, description="What this service is called in traces.")
+    trusted_callers: tuple[Network, ...] = Field(
+        (),
+        description="Addresses or networks whose traceparent header counts: their requests go on in the caller's "
+        "trace, recorded if the caller records it.",
+        json_schema_extra={"allowed": "a list of IP addresses or networks"},
+    )
+
+    def headers(self) -> dict[str, str]:
+        """The headers opened."""
+        pairs = (header.get_secret_value().partition(":") for header in self.otlp_headers)
+        return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 class Settings(BaseSettings):
@@ -313,6 +412,8 @@ class Settings(BaseSettings):
     cursor: CursorSettings = CursorSettings()
     stream: StreamSettings = StreamSettings()
     log: LogSettings = LogSettings()
+    metrics: MetricsSettings = MetricsSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
 
     @classmethod
     def settings_customise_sources(

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr
 _SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB)?")
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[\x21-\x7e][\x20-\x7e]*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _WILDCARDS = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}  # noqa: S104 (recognised, not bound)
 
@@ -49,6 +50,13 @@ def check_public_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def check_token_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
+        raise ValueError("must be an http or https address without user or fragment")
+    return value
+
+
 def check_redis_url(value: SecretStr) -> SecretStr:
     if urlsplit(value.get_secret_value()).scheme not in ("redis", "rediss", "unix"):
         raise ValueError("must be an address that begins with redis://, rediss:// or unix://")
@@ -57,6 +65,8 @@ def check_redis_url(value: SecretStr) -> SecretStr:
 
 def check_database_url(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
+    if text.startswith("postgres") and not text.startswith("postgresql+psycopg://"):
+        raise ValueError("names another driver for Postgres: begin it with postgresql+psycopg://")
     if text and not text.startswith(("sqlite://", "postgresql+psycopg://")):
         raise ValueError("must be an address that begins with sqlite:/// or postgresql+psycopg://")
     return value
@@ -74,6 +84,12 @@ def check_cursor_key(value: SecretStr) -> SecretStr:
     return value
 
 
+def check_otlp_header(value: SecretStr) -> SecretStr:
+    if not _HEADER.fullmatch(value.get_secret_value()):
+        raise ValueError("each header must be Name: value, on one line (RFC 9110 §5.1)")
+    return value
+
+
 def check_name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("must be a name of small letters, digits, - and _")
@@ -86,9 +102,11 @@ Name = Annotated[str, AfterValidator(check_name)]
 Servers = Annotated[tuple[HostPort, ...], BeforeValidator(read_comma_list)]
 Network = Annotated[str, AfterValidator(check_network)]
 PublicUrl = Annotated[str, AfterValidator(check_public_url)]
+TokenUrl = Annotated[str, AfterValidator(check_token_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(check_database_url)]
 BearerToken = Annotated[SecretStr, AfterValidator(check_bearer)]
+OtlpHeader = Annotated[SecretStr, AfterValidator(check_otlp_header)]
 CursorKey = Annotated[SecretStr, AfterValidator(check_cursor_key)]
 
 

@@ -27,6 +27,8 @@ from gateway.catalog.file import load_catalog
 from gateway.catalog.store import Store
 from gateway.clock import SystemClock
 from gateway.config import Settings
+from gateway.config.adapters import database
+from gateway.database.schema import Schema
 from gateway.demo.page import welcome
 from gateway.demo.partners import REPORT, invite_partners, remove_reports, report, write_report
 from gateway.demo.parts import Broker, PartFailed, RedisServer, find_redis
@@ -233,16 +235,14 @@ def _open_directory(given: Path | None, stack: AsyncExitStack) -> Path:
 def _fill_database(settings: Settings, catalog: Catalog, contracts: Contracts) -> None:
     """Apply the catalog. Where the directory was used before, its topics begin a new life: this Kafka is another one,
     so cursors of the last run lead to a gap and not to other records."""
-    store = Store(settings.database.url.get_secret_value())
-    try:
-        store.create_schema()
+    with contextlib.closing(database(settings)) as opened:
+        Schema(opened).require(may_upgrade=True)
+        store = Store(opened)
         if store.revision():
             for contract in contracts.values():
                 seen = store.incarnation(contract.cluster, contract.topic)
                 store.bump_incarnation(contract.cluster, contract.topic, seen=seen)
         store.apply(catalog)
-    finally:
-        store.close()
 
 
 @contextlib.contextmanager

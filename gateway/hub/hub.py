@@ -18,6 +18,7 @@ from gateway.hub.pump import Pump
 from gateway.kafka.reader import ReaderStatus
 from gateway.kafka.replay import Replayed
 from gateway.model import Vector
+from gateway.status import MemoryStatus
 from gateway.uid import RecordIdentity
 
 log = logging.getLogger("gateway.hub")
@@ -123,6 +124,7 @@ class Hub:
         self._reclaimed_at = 0.0
         self._linger_seconds = linger_seconds
         self.is_full = False
+        self.reclaims = 0
         self._uid_key = uid_key
         self._incarnation = incarnation
         self._next_incarnation = next_incarnation
@@ -238,6 +240,7 @@ class Hub:
         if _used(feeds) <= self._memory_bytes:
             self.is_full = False
             return
+        self.reclaims += 1
         for feed in feeds:
             feed.trim_idle_views()
         excess = _used(feeds) - self._memory_bytes
@@ -293,6 +296,17 @@ class Hub:
     def readers(self) -> list[tuple[TopicFeed, ReaderStatus]]:
         """What is read now, for health and metrics."""
         return [(use.feed, use.reader.status) for use in self._uses.values()]
+
+    def memory(self) -> MemoryStatus:
+        """How much of the bound is used."""
+        return MemoryStatus(
+            bytes=_used(use.feed for use in self._uses.values()),
+            limit_bytes=self._memory_bytes,
+            log_limit_bytes=self._ring_bytes,
+            log_limit_records=self._ring_records,
+            reclaims=self.reclaims,
+            full=self.is_full,
+        )
 
 
 def _used(feeds: Iterable[TopicFeed]) -> int:

@@ -212,7 +212,11 @@ class Selector(Protocol):
 
 
 class View:
-    """One shape of one log, shared by its readers. Dropped pages take their encoded blocks along."""
+    """One shape of one log, shared by its readers. Dropped pages take their encoded blocks along.
+
+    A view that chooses and has one reader shares with nobody: it keeps the page that its reader stands in and no more,
+    or a thousand filters would cost a thousand blocks for every page of the log.
+    """
 
     def __init__(self, log: TopicLog, encoder: Encoder, *, selector: Selector | None = None) -> None:
         self._log = log
@@ -270,10 +274,12 @@ class View:
         """
         if index >= self._log.head:
             return None
-        key = (index, max_records, max_bytes, after_gap, at_least_one)
-        known = self._slices.get(key)
-        if known is not None:
-            return known
+        is_shared = self.readers != 1 or self.selector is None
+        if is_shared:
+            key = (index, max_records, max_bytes, after_gap, at_least_one)
+            known = self._slices.get(key)
+            if known is not None:
+                return known
         self._taken = True
         page = self._log.page_at(index)
         block = self._block(page)
@@ -283,13 +289,13 @@ class View:
             a,
             max_records=max_records,
             max_bytes=max_bytes,
-            stop=page.end,
+            stop=block.encoded_to,
             trail=page.trail,
             after_gap=after_gap,
             at_least_one=at_least_one,
         )
-        if piece is None:
-            return None
+        if piece is None or not is_shared:
+            return piece
         if len(self._slices) >= _KEPT_SLICES:
             # The oldest goes first: stalled readers at odd places must not push out the slice all others are taking.
             del self._slices[next(iter(self._slices))]
@@ -300,24 +306,36 @@ class View:
 
     def _block(self, page: Page) -> Block:
         """The page's block, encoded to the page's present end: at most one page of work."""
-        block = self._blocks.get(page.first)
+        first, count = page.first, len(page.records)
+        block = self._blocks.get(first)
         if block is None:
-            block = self._blocks[page.first] = Block(page.first)
-            block.writer = self.encoder.begin(page.trail.start)
-        a, b = block.encoded_to - page.first, len(page.records)
-        if a < b:
+            if self.readers == 1 and self.selector is not None:
+                self._drop()
+            block = self._blocks[first] = Block(first)
+        a = block.encoded_to - first
+        if a < count:
             before = block.size
             try:
-                # Places in the page → places in the part that is encoded now.
-                chosen = None if self.selector is None else [at - a for at in self.selector.choose(page, a, b)]
-                self.encoder.encode(block, page.records[a:b], first=block.encoded_to, chosen=chosen)
+                self._encode(block, page, a, count)
             except BaseException:
                 # Half an encoding has entries without bytes: the next reader begins this page anew.
-                del self._blocks[page.first]
+                del self._blocks[first]
                 self.bytes -= before
                 raise
-            block.encoded_to = page.end
+            block.encoded_to = first + count
             if not self._log.grows(page):
                 block.compact()
             self.bytes += block.size - before
         return block
+
+    def _encode(self, block: Block, page: Page, a: int, b: int) -> None:
+        """Add the records a ≤ k < b of the page to its block."""
+        chosen = None if self.selector is None else self.selector.choose(page, a, b)
+        if chosen is not None and not chosen:
+            return
+        if block.writer is None:
+            block.writer = self.encoder.begin(page.trail.start)
+        if chosen is None:
+            self.encoder.encode(block, page.records[a:b], first=block.encoded_to, chosen=None)
+        else:
+            self.encoder.encode(block, page.records, first=page.first, chosen=chosen)

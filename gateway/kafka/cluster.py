@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import IncompatibleBrokerVersion
+from aiokafka.errors import IncompatibleBrokerVersion, TopicAuthorizationFailedError
 from aiokafka.protocol.metadata import MetadataRequest
 
 from gateway.clock import Clock
-from gateway.kafka.faults import KafkaUnavailable, Unsupported, describe
+from gateway.kafka.batches import Refused
+from gateway.kafka.client import GuardedClient
+from gateway.kafka.faults import AccessDenied, KafkaUnavailable, LoginRefused, Unsupported, describe, explained
+from gateway.kafka.oauth import TokenEndpoint, TokenSource
+from gateway.kafka.tls import TlsContext, TlsFiles
 
 _log = logging.getLogger("gateway.kafka")
-# Of a topic that is missing aiokafka says so for every metadata answer, a thousand times a second. The reader tells it
-# once.
-logging.getLogger("aiokafka.cluster").setLevel(logging.CRITICAL)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """aiokafka tells of a fault at every try, up to a thousand times a second; the reader tells it once. What is left
+    are its crashes."""
+    return record.exc_info is not None or record.levelno >= logging.CRITICAL or _log.isEnabledFor(logging.DEBUG)
+
+
+for _name in ("aiokafka", "aiokafka.cluster", "aiokafka.conn", "aiokafka.consumer.fetcher"):
+    logging.getLogger(_name).addFilter(_is_news)
 
 REQUEST_SECONDS = 3.0
 """How long one look-up may take before the shared connection counts as broken."""
@@ -31,6 +41,10 @@ _FETCH_SECONDS = 30.0
 _CLOSE_SECONDS = 2.0
 _METADATA_SECONDS = 8.0  # partition growth is noticed within ten seconds
 _IDLE_METADATA_SECONDS = 3600.0
+_NOTICE_SECONDS = 60.0
+
+MAX_RECORD_BYTES = 10 << 20
+MAX_BATCH_BYTES = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +56,11 @@ class ClusterSettings:
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: str | None = None
-    ssl_cafile: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
+    tls: TlsFiles = field(default_factory=TlsFiles)
+    token_endpoint: TokenEndpoint | None = None
     client_id: str = "streaming-gateway"
+    section: str = "kafka"
+    """Where these settings are, for those who have to correct them."""
 
     def __repr__(self) -> str:
         # The generated one would print the password.
@@ -53,15 +68,31 @@ class ClusterSettings:
 
 
 class KafkaCluster:
-    """One cluster, by the ``name`` that contracts use. Cheap until something is asked of it."""
+    """One cluster, by the ``name`` that contracts use. Cheap until something is asked of it.
 
-    def __init__(self, settings: ClusterSettings, *, name: str = "main", clock: Clock) -> None:
+    A record larger than ``max_record_bytes`` and a batch that inflates to more than ``max_batch_bytes`` are not taken:
+    what stands in their place reads as ``model.UNREADABLE``.
+    """
+
+    def __init__(
+        self,
+        settings: ClusterSettings,
+        *,
+        name: str = "main",
+        clock: Clock,
+        max_record_bytes: int = MAX_RECORD_BYTES,
+        max_batch_bytes: int = MAX_BATCH_BYTES,
+    ) -> None:
         self._settings = settings
         self._name = name
         self._clock = clock
-        self._ssl: ssl.SSLContext | None = None
-        self._client: AIOKafkaClient | None = None
+        self.max_record_bytes = max_record_bytes
+        self._max_batch_bytes = max_batch_bytes
+        self._tls = TlsContext(settings.tls)
+        self._tokens = None if settings.token_endpoint is None else TokenSource(settings.token_endpoint, clock=clock)
+        self._client: GuardedClient | None = None
         self._connecting = asyncio.Lock()
+        self._noticed: dict[str, float] = {}
 
     @property
     def name(self) -> str:
@@ -79,13 +110,20 @@ class KafkaCluster:
             "enable_auto_commit": False,
             "auto_offset_reset": "none",
             "isolation_level": "read_committed",
-            "check_crcs": True,
+            # The client has checked them, before it inflated anything.
+            "check_crcs": False,
             "metadata_max_age_ms": int(_METADATA_SECONDS * 1000),
             **self._connection(),
             "request_timeout_ms": int(_FETCH_SECONDS * 1000),
             **overrides,
         }
-        return AIOKafkaConsumer(**options)
+        consumer = AIOKafkaConsumer(**options)
+        # The client that it made has no connection yet, and everything else comes to it by the consumer.
+        consumer._client = self._new_client(
+            metadata_max_age_ms=options["metadata_max_age_ms"],
+            **self._connection() | {"request_timeout_ms": options["request_timeout_ms"]},
+        )
+        return consumer
 
     async def open_consumer(self, topic: str, positions: Mapping[int, int], **overrides: Any) -> AIOKafkaConsumer:
         """A consumer that is running, assigned to these partitions of one topic, and standing at these positions.
@@ -105,7 +143,7 @@ class KafkaCluster:
         except BaseException as fault:
             await stop_consumer(consumer)
             if isinstance(fault, Exception):
-                raise self.unavailable(f"topic {topic} cannot be opened ({describe(fault)})") from fault
+                raise self.fault_with(topic, fault) from fault
             raise
         return consumer
 
@@ -116,7 +154,7 @@ class KafkaCluster:
         KafkaUnavailable, and Unsupported where the brokers do not know the request; error codes inside the response are
         the caller's.
         """
-        client: AIOKafkaClient | None = None
+        client: GuardedClient | None = None
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 client = await self._connected()
@@ -128,8 +166,7 @@ class KafkaCluster:
             if client is not None and client is self._client:
                 self._client = None
                 await _close_client(client)
-            where = f"no answer from {self._settings.bootstrap_servers}"
-            raise self.unavailable(f"{where} ({describe(fault)})") from fault
+            raise self._explained(fault) from fault
 
     async def ping(self) -> None:
         """Whether any broker answers. Raises KafkaUnavailable that says what is wrong."""
@@ -145,11 +182,50 @@ class KafkaCluster:
         """A fault of this cluster, with its name in front of the reason."""
         return KafkaUnavailable(f"Kafka cluster {self._name}: {reason}")
 
-    async def _connected(self) -> AIOKafkaClient:
+    def denied(self, topic: str) -> AccessDenied:
+        """That a right on a topic is missing, and who has to be given it."""
+        who = self._settings.sasl_username or self._settings.tls.cert or "the gateway's principal"
+        if self._settings.token_endpoint is not None:
+            who = f"the principal of {self._settings.token_endpoint.client_id}"
+        return AccessDenied(
+            f"Kafka cluster {self._name}: {who} may not read topic {topic}: give it READ and DESCRIBE on it"
+        )
+
+    def fault_with(self, topic: str, fault: BaseException) -> KafkaUnavailable:
+        """Why a topic cannot be read, out of what aiokafka raised."""
+        if isinstance(fault, TopicAuthorizationFailedError):
+            return self.denied(topic)
+        known = self._explained(fault)
+        if type(known) is not KafkaUnavailable:
+            return known
+        return self.unavailable(f"topic {topic} cannot be read ({describe(fault)})")
+
+    def notice(self, topic: str, partition: int, refused: Refused) -> None:
+        """Tell the operator what readers get a gap for: a line a minute and topic, however many there are."""
+        now = self._clock.monotonic()
+        if now < self._noticed.get(topic, now):
+            return
+        self._noticed[topic] = now + _NOTICE_SECONDS
+        _log.warning(
+            "topic %s, partition %d: what lies from offset %d to %d is not delivered, and readers get a gap: %s",
+            *(topic, partition, refused.offset, refused.next - 1, refused.reason),
+        )
+
+    def _explained(self, fault: BaseException) -> KafkaUnavailable:
+        settings = self._settings
+        known = explained(fault, cluster=self._name, setting=settings.section, servers=settings.bootstrap_servers)
+        if isinstance(known, LoginRefused) and self._tokens is not None:
+            self._tokens.forget()
+        return known
+
+    def _new_client(self, **options: Any) -> GuardedClient:
+        return GuardedClient(batch_bytes=self._max_batch_bytes, refused=self.notice, **options)
+
+    async def _connected(self) -> GuardedClient:
         async with self._connecting:
             if self._client is None:
                 # No topics are tracked here: aiokafka's own refreshes allow brokers to create the topics they name.
-                client = AIOKafkaClient(metadata_max_age_ms=int(_IDLE_METADATA_SECONDS * 1000), **self._connection())
+                client = self._new_client(metadata_max_age_ms=int(_IDLE_METADATA_SECONDS * 1000), **self._connection())
                 try:
                     await client.bootstrap()
                 except BaseException:
@@ -167,19 +243,14 @@ class KafkaCluster:
             "security_protocol": settings.security_protocol,
         }
         if settings.security_protocol.endswith("SSL"):
-            options["ssl_context"] = self._ssl_context()
+            options["ssl_context"] = self._tls.current()
         if settings.security_protocol.startswith("SASL"):
             options["sasl_mechanism"] = settings.sasl_mechanism or "PLAIN"
             options["sasl_plain_username"] = settings.sasl_username
             options["sasl_plain_password"] = settings.sasl_password
+            if self._tokens is not None:
+                options["sasl_oauth_token_provider"] = self._tokens
         return options
-
-    def _ssl_context(self) -> ssl.SSLContext:
-        if self._ssl is None:
-            self._ssl = ssl.create_default_context(cafile=self._settings.ssl_cafile)
-            if self._settings.ssl_certfile is not None:
-                self._ssl.load_cert_chain(self._settings.ssl_certfile, self._settings.ssl_keyfile)
-        return self._ssl
 
 
 def fetching_failure(consumer: AIOKafkaConsumer) -> str | None:
@@ -193,6 +264,12 @@ def fetching_failure(consumer: AIOKafkaConsumer) -> str | None:
         return None
     fault = None if task.cancelled() else task.exception()
     return "the fetch task ended" if fault is None else f"the fetch task died ({describe(fault.__cause__ or fault)})"
+
+
+def doubt_about(consumer: AIOKafkaConsumer, partition: TopicPartition) -> str | None:
+    """What is wrong with what the broker gives of a partition, while it is."""
+    client = consumer._client
+    return client.doubt_about(*partition) if isinstance(client, GuardedClient) else None
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer) -> None:

@@ -14,7 +14,7 @@ from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.record.memory_records import MemoryRecords
 
 from gateway.kafka.cluster import KafkaCluster
-from gateway.kafka.faults import KafkaUnavailable, TopicMissing, Unsupported
+from gateway.kafka.faults import AccessDenied, KafkaUnavailable, LoginRefused, NotTrusted, TopicMissing, Unsupported
 from gateway.kafka.identity import TopicIdRequest, topic_id_in
 from gateway.kafka.retention import retention_in, retention_request
 from gateway.model import Vector
@@ -50,6 +50,18 @@ class Offsets:
     async def partitions(self, topic: str) -> int:
         """How many partitions the topic has."""
         return len(await self._bounded(topic, lambda: self._leaders(topic)))
+
+    async def check_readable(self, topic: str) -> int:
+        """Fetch from the topic, for nothing but whether that is allowed; returns how many partitions it has. Raises
+        AccessDenied where it is not."""
+
+        async def look() -> int:
+            leaders = await self._leaders(topic)
+            end = await self._listed(topic, leaders[:1], _LATEST)
+            await self._first_record(topic, 0, leader=leaders[0], offset=end[0])
+            return len(leaders)
+
+        return await self._bounded(topic, look)
 
     async def earliest(self, topic: str) -> Vector:
         """The first offset that each partition still holds."""
@@ -207,6 +219,8 @@ class Offsets:
         # A leader that says "unknown" has not loaded the partition yet: that the topic exists, metadata said just now.
         if fault.retriable:
             raise _Moved(f"topic {topic} is between leaders ({fault.__name__})")
+        if fault is kafka_errors.TopicAuthorizationFailedError:
+            raise self._cluster.denied(topic)
         raise self._cluster.unavailable(f"topic {topic} is refused ({fault.__name__})")
 
     async def _bounded(self, topic: str, look: Callable[[], Awaitable[T]]) -> T:
@@ -220,7 +234,8 @@ class Offsets:
                         return await look()
                     except _Moved as moved:
                         reason, fault = str(moved), None
-                    except TopicMissing:
+                    except (TopicMissing, AccessDenied, LoginRefused, NotTrusted):
+                        # To ask again within seconds is of no use, and a login that is refused may be counted.
                         raise
                     except KafkaUnavailable as unavailable:
                         if fault is not None:

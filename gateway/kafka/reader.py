@@ -13,8 +13,9 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
 from gateway.clock import Clock
+from gateway.counters import TopicCounters
 from gateway.kafka.cluster import KafkaCluster, stop_consumer
-from gateway.kafka.faults import KafkaUnavailable, TopicMissing, describe
+from gateway.kafka.faults import KafkaUnavailable, TopicMissing
 from gateway.kafka.offsets import Offsets
 from gateway.kafka.records import decode, payload_bytes
 from gateway.kafka.watchdog import Watchdog
@@ -113,6 +114,7 @@ class TopicReader:
         max_poll_records: int = 2000,
         evidence_seconds: float = 10.0,
         identity_seconds: float = IDENTITY_SECONDS,
+        counters: TopicCounters | None = None,
     ) -> None:
         self._cluster = cluster
         self._offsets = offsets
@@ -124,6 +126,7 @@ class TopicReader:
         self._max_poll_records = max_poll_records
         self._evidence_seconds = evidence_seconds
         self._identity_seconds = identity_seconds
+        self._counters = counters or TopicCounters()
 
         self._state: State = "starting"
         self._reason = ""
@@ -148,6 +151,7 @@ class TopicReader:
 
     async def run(self) -> None:
         """Read until cancelled. No fault of Kafka ends it; the connections are closed when it ends."""
+        opened = False
         while True:
             try:
                 topic_id, earliest, latest = await self._look()
@@ -156,6 +160,8 @@ class TopicReader:
             except KafkaUnavailable as unavailable:
                 await self._fall(str(unavailable))
                 continue
+            self._counters.rebuilds += opened
+            opened = True
             try:
                 # The sink hears of a start only when there is something to read from.
                 self._ends = latest
@@ -173,6 +179,8 @@ class TopicReader:
         try:
             # The id first: offsets of a later topic under an earlier id are found out, the other way round not.
             topic_id = await self._offsets.topic_id(self._topic)
+            # A topic may be open to look at and closed to readers; the first fetch would say so too late.
+            await self._offsets.check_readable(self._topic)
             earliest, latest = await self._offsets.bounds(self._topic)
         except TopicMissing:
             self._evidence.append(self._clock.monotonic())
@@ -275,7 +283,9 @@ class TopicReader:
                 await self._replace("a position is out of range")
                 return None
             except Exception as fault:  # noqa: BLE001 - aiokafka lets anything through: codecs, structs, assertions
-                return describe(fault)
+                return str(self._cluster.fault_with(self._topic, fault))
+            if any(map(int.__lt__, positions, self._positions)):
+                return f"the broker's records go back from {tuple(self._positions)} to {tuple(positions)}"
             self._absorb(fetched, positions)
             self._rise_if_there(consumer)
             if self._prefill_left is not None and self._prefill_left < 0:
@@ -306,13 +316,15 @@ class TopicReader:
         moved = False
         for tp, batch in fetched.items():
             position = positions[tp.partition]
-            records = decode(tp.partition, batch, position=position)
+            records = decode(self._cluster, tp.partition, batch, position=position)
             if self._prefill_left is not None:
                 self._prefill_left -= payload_bytes(records)
                 self._prefilled += len(records)
             self._sink.append(tp.partition, records, position)
             self._positions[tp.partition] = position
+            self._counters.fetched_records += len(records)
             moved = True
+        self._counters.fetches += bool(fetched)
         for partition, position in enumerate(positions):
             if position != self._positions[partition]:
                 self._sink.append(partition, (), position)
@@ -347,6 +359,7 @@ class TopicReader:
             self._state = "down"
             self._sink.down(reason)
         self._reason = reason
+        self._counters.faults += 1
         delay = min(_FIRST_BACKOFF_SECONDS * 2 ** min(self._faults, 10), _MAX_BACKOFF_SECONDS)
         self._faults += 1
         await asyncio.sleep(delay * (0.5 + random.random() / 2))  # noqa: S311 - jitter, not a secret

@@ -13,6 +13,7 @@ from gateway.kafka.faults import OutOfRange
 from gateway.kafka.offsets import Offsets
 from gateway.kafka.slices import ConsumerBroken, SliceReader, Stretch
 from gateway.model import Record, Vector
+from gateway.status import ReplayStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,12 @@ class ReplayPool:
         self._max_age_idle_seconds = max_age_idle_seconds
         self._sweeping: asyncio.Task[None] | None = None
         self._closed = False
+        self._waiting = 0
+
+    @property
+    def status(self) -> ReplayStatus:
+        """How many slices are read and how many wait, now."""
+        return ReplayStatus(self._cluster.name, len(self._readers) - len(self._idle), self._waiting)
 
     async def read(
         self, topic: str, start: Vector, until: Vector, *, max_records: int = 2000, max_bytes: int = 1 << 20
@@ -56,7 +63,12 @@ class ReplayPool:
         stretch = Stretch(topic, start, until)
         if not stretch.wanted:
             return Replayed([], start)
-        async with self._turns:
+        self._waiting += 1
+        try:
+            await self._turns.acquire()
+        finally:
+            self._waiting -= 1
+        try:
             # One pass of the loop for each slice, even where the buffer has it all: others live on this loop too.
             await asyncio.sleep(0)
             reader = self._sit(stretch)
@@ -64,6 +76,8 @@ class ReplayPool:
                 return await self._read(reader, stretch, max_records=max_records, max_bytes=max_bytes)
             finally:
                 await self._rise(reader)
+        finally:
+            self._turns.release()
 
     async def close(self) -> None:
         """Close the idle consumers now, and those in use when their slice is done."""

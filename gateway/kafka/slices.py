@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
 
-from gateway.kafka.cluster import KafkaCluster, fetching_failure, stop_consumer
+from gateway.kafka.cluster import KafkaCluster, doubt_about, fetching_failure, stop_consumer
 from gateway.kafka.faults import describe
-from gateway.kafka.records import decode, payload_bytes
+from gateway.kafka.records import decode, payload_bytes, with_next
 from gateway.model import Record, Vector
 
 PROGRESS_SECONDS = 5.0
@@ -147,6 +147,8 @@ class SliceReader:
                 raise
             except Exception as fault:
                 raise ConsumerBroken(describe(fault)) from fault
+            if any(position < vector[tp.partition] for tp, position in zip(reading, positions, strict=True)):
+                raise ConsumerBroken("the broker's records go back")
             moved = False
             for tp, position in list(zip(reading, positions, strict=True)):
                 number = tp.partition
@@ -155,7 +157,7 @@ class SliceReader:
                 moved = True
                 end = stretch.until[number]
                 vector[number] = min(position, end)
-                run = _run(number, fetched.get(tp, ()), position=position, end=end)
+                run = self._run(number, fetched.get(tp, ()), position=position, end=end)
                 if position < end:
                     self._positions[number] = position
                 else:
@@ -169,24 +171,23 @@ class SliceReader:
             if not fetched:
                 if records or moved:
                     break
-                self._check(consumer, late=loop.time() > deadline)
+                self._check(consumer, reading, late=loop.time() > deadline)
         return records, tuple(vector)
 
-    def _check(self, consumer: AIOKafkaConsumer, *, late: bool) -> None:
+    def _check(self, consumer: AIOKafkaConsumer, reading: Sequence[TopicPartition], *, late: bool) -> None:
         dead = fetching_failure(consumer)
         if dead is not None:
             raise ConsumerBroken(dead)
         if late:
-            raise ConsumerBroken(f"nothing came for {PROGRESS_SECONDS:g} s")
+            doubts = [doubt for doubt in (doubt_about(consumer, tp) for tp in reading) if doubt is not None]
+            raise ConsumerBroken(doubts[0] if doubts else f"nothing came for {PROGRESS_SECONDS:g} s")
 
-
-def _run(partition: int, fetched: Sequence[object], *, position: int, end: int) -> list[Record]:
-    """A run without what lies at or beyond ``end``."""
-    run = decode(partition, fetched, position=position)
-    if position > end:
-        while run and run[-1].offset >= end:
-            run.pop()
-        if run and run[-1].next != end:
-            last = run[-1]
-            run[-1] = Record(partition, last.offset, end, last.timestamp, last.key, last.value, last.headers)
-    return run
+    def _run(self, partition: int, fetched: Sequence[object], *, position: int, end: int) -> list[Record]:
+        """A run without what lies at or beyond ``end``."""
+        run = decode(self._cluster, partition, fetched, position=position)
+        if position > end:
+            while run and run[-1].offset >= end:
+                run.pop()
+            if run and run[-1].next != end:
+                run[-1] = with_next(run[-1], end)
+        return run

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from gateway.clock import Clock
-from gateway.kafka.cluster import fetching_failure
+from gateway.kafka.cluster import doubt_about, fetching_failure
 
 CHECK_SECONDS = 0.25
 
@@ -18,7 +18,8 @@ class Watchdog:
     Three things count as failure: the fetch task is dead (told at once); a partition got no answer for
     ``patience_seconds``, although an idle broker answers an empty fetch twice a second; a partition stands still for
     so long although the broker says that it has more. ``last_fetch_monotonic`` is when
-    the broker last answered, ``lag_records`` the offsets it said that it holds beyond the last positions checked.
+    the broker last answered, ``lag_records`` the offsets it said that it holds beyond the last positions checked, those
+    of transactions that are still open among them.
     """
 
     def __init__(
@@ -52,7 +53,8 @@ class Watchdog:
             return None
         self._next_check = now + CHECK_SECONDS
         ends = [self._consumer.last_stable_offset(partition) for partition in self._partitions]
-        self.lag_records = sum(max(0, end - at) for end, at in zip(ends, positions, strict=True) if end is not None)
+        held = [self._consumer.highwater(partition) for partition in self._partitions]
+        self.lag_records = sum(max(0, end - at) for end, at in zip(held, positions, strict=True) if end is not None)
         for index, partition in enumerate(self._partitions):
             stamp = self._consumer.last_poll_timestamp(partition)
             if stamp != self._answer_stamps[index]:
@@ -65,8 +67,9 @@ class Watchdog:
             if now - self._answered_at[index] > self._patience_seconds:
                 return f"no answer to a fetch of partition {partition.partition} for {self._patience_seconds:g} s"
             if now - self._moved_at[index] > self._patience_seconds:
+                why = doubt_about(self._consumer, partition)
                 return (
                     f"partition {partition.partition} stands at {position}, short of its end, "
-                    f"for {self._patience_seconds:g} s"
+                    f"for {self._patience_seconds:g} s" + (f": {why}" if why else "")
                 )
         return None

@@ -21,7 +21,7 @@ class RedisLink:
         # Without the password: this name goes into messages and logs.
         self.name = f"{parts.scheme}://{parts.path if parts.scheme == 'unix' else parts.netloc.rpartition('@')[2]}"
         # No retry of any kind: a command whose reply was cut off has perhaps been carried out, and would be again.
-        self._client = Redis.from_url(
+        self.client: Redis = Redis.from_url(
             url,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
@@ -33,10 +33,10 @@ class RedisLink:
     async def ping(self) -> None:
         """Return when the server answers; raises ConnectionError with the server's name and what is wrong with it."""
         try:
-            await self._client.ping()
+            await self.client.ping()
         except (RedisError, OSError) as error:
             raise ConnectionError(f"Redis at {self.name} does not answer: {error}") from error
 
     async def close(self) -> None:
         """Close the connections; using the link again opens new ones."""
-        await self._client.aclose()
+        await self.client.aclose()

@@ -21,6 +21,8 @@ KAFKA_GRACE_SECONDS = 30.0
 
 REASON_CHARACTERS = 300
 
+_LEVELS: tuple[Level, ...] = ("ok", "degraded", "down")
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -40,6 +42,27 @@ class Check:
     status: Callable[[], Status]
 
 
+def alternatives(name: str, checks: Sequence[Check]) -> list[Check]:
+    """``checks`` of which one is enough to serve somebody, and before them one that stands as the best of them does.
+
+    With a single one it is as required as it was. With several none of them is: all nodes miss the same one, and its
+    readers would gain nothing if the readers of the others were sent away too.
+    """
+    if len(checks) < 2:
+        return list(checks)
+
+    def best() -> Status:
+        found = [check.status() for check in checks]
+        level = min((status.level for status in found), key=_LEVELS.index)
+        if level == "ok":
+            return Status("ok")
+        return Status(
+            level, "; ".join(f"{one.name}: {status.detail}" for one, status in zip(checks, found, strict=True))
+        )
+
+    return [Check(name, required=True, status=best), *(replace(check, required=False) for check in checks)]
+
+
 class Health:
     """Everything ``/livez`` and ``/readyz`` say. ``drain()`` is for ever: a draining process does not come back."""
 
@@ -52,6 +75,10 @@ class Health:
         """From now on not ready, whatever else is well."""
         self.draining = True
 
+    def dependencies(self) -> list[tuple[Check, Status]]:
+        """Every check with what it says now."""
+        return [(check, check.status()) for check in self._checks]
+
     def liveness(self) -> tuple[int, dict[str, object]]:
         """HTTP status and body of ``/livez``: that the loop came to answer is the answer."""
         return 200, {"status": "ok"}
@@ -62,7 +89,7 @@ class Health:
         503 when draining or when a required dependency is down; a dependency that is not required and a reader with
         something to say make it ``degraded``, with 200.
         """
-        found = [(check, check.status()) for check in self._checks]
+        found = self.dependencies()
         readers = list(self._readers())
         ready = not self.draining and not any(check.required and status.level == "down" for check, status in found)
         well = all(status.level == "ok" for _, status in found) and not any(reader.reason for reader in readers)

@@ -123,6 +123,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._writer is not None:
             self._writer.resume()
 
+    def shutdown(self) -> None:
+        # A second close() would make asyncio's TLS transport deaf to abort().
+        if not self.transport.is_closing():
+            super().shutdown()
+
     def data_received(self, data: bytes) -> None:
         if self._phase is Phase.GOING:
             self._body_bytes += len(data)

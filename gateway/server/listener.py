@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-import ssl
 import time
 from collections.abc import Callable
 from email.utils import formatdate
@@ -13,11 +13,11 @@ from typing import Any, cast
 from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 
-from gateway.errors import ConfigurationProblems
 from gateway.server.bounds import ConnectionBounds
 from gateway.server.http import GuardedHttpProtocol
 from gateway.server.sockets import BACKLOG, bind_sockets
 from gateway.server.state import ConnectionState
+from gateway.server.tls import Certificate, Certificates
 from gateway.server.websocket import GuardedWebSocketProtocol
 
 logger = logging.getLogger(__name__)
@@ -51,8 +51,9 @@ class Listener:
         self._host = host
         self._requested_port = port
         self._name = name
-        self._tls_files = (tls_cert_file, tls_key_file) if tls_cert_file else None
-        self._tls: ssl.SSLContext | None = None
+        self._certificates: Certificates | None = None
+        if tls_cert_file:
+            self._certificates = Certificates(cert_file=tls_cert_file, key_file=tls_key_file, name=name)
         self._bounds = bounds or ConnectionBounds()
         self._state = ConnectionState(self._bounds, write_buffer_high_bytes=write_buffer_high_bytes)
         self._config = Config(
@@ -89,21 +90,21 @@ class Listener:
 
     async def start(self) -> None:
         """Bind and accept. Raises ``ConfigurationProblems`` for an address or a certificate that cannot be used."""
-        if self._tls_files is not None:
-            self._tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-            self._tls.set_alpn_protocols(["http/1.1"])
-            self.reload_tls()
+        tls = None
+        if self._certificates is not None:
+            self._certificates.take(await asyncio.to_thread(self._certificates.read))
+            tls = self._certificates.listening_context()
         sockets = await bind_sockets(host=self._host, port=self._requested_port, name=self._name)
         self._port = sockets[0].getsockname()[1]
         self._set_default_headers()
         loop = asyncio.get_running_loop()
-        handshake_seconds = self._bounds.header_seconds if self._tls else None
-        shutdown_seconds = self._bounds.close_seconds if self._tls else None
+        handshake_seconds = self._bounds.header_seconds if tls else None
+        shutdown_seconds = self._bounds.close_seconds if tls else None
         for listening in sockets:
             server = await loop.create_server(
                 self._accept,
                 sock=listening,
-                ssl=self._tls,
+                ssl=tls,
                 backlog=BACKLOG,
                 ssl_handshake_timeout=handshake_seconds,
                 ssl_shutdown_timeout=shutdown_seconds,
@@ -111,30 +112,20 @@ class Listener:
             self._servers.append(server)
         self._sweeper = loop.create_task(self._sweep_forever(), name=f"{self._name}-sweep")
 
-    def check_tls(self) -> None:
-        """Raises ``ConfigurationProblems`` if certificate and key, as they are on disk now, cannot be used."""
-        if self._tls_files is not None:
-            # A context of its own: a failed load may leave half of a pair behind.
-            self._load_tls(ssl.create_default_context(ssl.Purpose.CLIENT_AUTH))
+    @property
+    def certificate(self) -> Certificate | None:
+        """What new connections are served with; None where this port speaks no TLS."""
+        return None if self._certificates is None else self._certificates.current
 
-    def reload_tls(self) -> None:
-        """Read certificate and key again, for new connections.
+    def prepare_certificate(self) -> Callable[[], None]:
+        """Read certificate and key as they are on disk now, and return what makes new connections use them.
 
-        Raises ``ConfigurationProblems`` if they cannot be used; those in use stay.
+        Blocks for the files, so for a thread; the returned call does not, and cannot fail. Raises
+        ``ConfigurationProblems`` if the pair cannot be used. Either way, what is open goes on as it began.
         """
-        self.check_tls()
-        if self._tls is not None:
-            self._load_tls(self._tls)
-
-    def _load_tls(self, context: ssl.SSLContext) -> None:
-        assert self._tls_files is not None
-        cert_file, key_file = self._tls_files
-        try:
-            context.load_cert_chain(str(cert_file), key_file)
-        except (OSError, ssl.SSLError) as error:
-            reason = error.strerror or str(error)
-            line = f"{self._name}: cannot use certificate {cert_file} with key {key_file or cert_file}: {reason}"
-            raise ConfigurationProblems([line]) from error
+        if self._certificates is None:
+            return lambda: None
+        return functools.partial(self._certificates.take, self._certificates.read())
 
     def stop_accepting(self) -> None:
         """Refuse new connections; those open go on, also with new requests. Idempotent."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 
@@ -10,7 +11,7 @@ import msgspec
 
 from gateway.cursor import CursorCodec, CursorWriter, Position
 from gateway.hub.view import Block, Gap
-from gateway.model import Contract, Record, Vector
+from gateway.model import UNREADABLE, Contract, Record, Vector
 from gateway.subscription.envelope import FramingName, envelope_of
 from gateway.subscription.payload import Undecodable, json_text
 from gateway.subscription.projection import Projection
@@ -136,8 +137,6 @@ class RecordEncoder:
         self._projection = None if shape.projection is None else Projection(shape.projection)
         self._key_exposed = contract.key_exposed
         self._headers = contract.headers
-        self._time_second = -1
-        self._time_prefix = b""
 
     def begin(self, before: Vector) -> CursorWriter:
         return self._codec.writer(self._stream, Position(before, self._incarnation, self._shard))
@@ -200,12 +199,14 @@ class RecordEncoder:
         if self._headers:
             headers = self._exposed(record.headers)
         uid = self._identity.uid(record.partition, record.offset)
-        return self._envelope.spell(cursor, uid, key + headers, self._time(record.timestamp), body)
+        return self._envelope.spell(cursor, uid, key + headers, _time(record.timestamp), body)
 
     def _data(self, value: bytes | None) -> tuple[bytes, int]:
         """The payload's JSON text and its metered bytes: its own length; of base64, of what it decodes to."""
         if value is None:
             return b"null", 4
+        if value is UNREADABLE:
+            raise Undecodable("it could not be taken from Kafka")
         if not self._is_json:
             return b'"%b"' % base64.b64encode(value), len(value)
         text = json_text(value)
@@ -218,9 +219,13 @@ class RecordEncoder:
         found = {name: value for name, value in headers if name in self._headers}
         return self._envelope.headers(found) if found else b""
 
-    def _time(self, millis: int) -> bytes:
-        second, rest = divmod(millis, 1000)
-        if second != self._time_second:
-            self._time_second = second
-            self._time_prefix = format_rfc3339(second * 1000)[:-4].encode()
-        return b"%b%03dZ" % (self._time_prefix, rest)
+
+def _time(millis: int) -> bytes:
+    second, rest = divmod(millis, 1000)
+    return b"%b%03dZ" % (_time_prefix(second), rest)
+
+
+@functools.lru_cache(maxsize=1024)
+def _time_prefix(second: int) -> bytes:
+    """All but the milliseconds; many records share a second, whatever the view."""
+    return format_rfc3339(second * 1000)[:-4].encode()

@@ -41,6 +41,11 @@ def welcome(grant: Grant, *, session: str, heartbeat_seconds: float) -> dict[str
     }
 
 
+def auth_expiring(grant: Grant, *, session: str) -> dict[str, Any]:
+    """The token ends soon: when, and where a fresh one is taken."""
+    return {"expires_at": format_rfc3339(grant.expires_at * 1000), "refresh": f"/v1/sessions/{session}/token"}
+
+
 def checkpoint(*, behind_ms: int, retention_in_ms: int | None) -> dict[str, Any]:
     """Progress without records, and the heartbeat. ``retention_in_ms`` is None at the head and where it is unknown."""
     return {"behind_ms": behind_ms, "retention_in_ms": retention_in_ms}

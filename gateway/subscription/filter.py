@@ -148,6 +148,38 @@ def predicate(term: Term) -> Callable[[Any], bool]:
     return lambda value: is_type(value) and compare(value, one)
 
 
+def chooser(term: Term, *, always: object) -> Callable[[Sequence[int], Sequence[Any]], list[int]]:
+    """The term as a choice among many: of the places given, those whose values pass ``predicate`` or are ``always``.
+
+    One comprehension and no frame of ours for each value, since this is done for every record and view. Values have the
+    very types that decoders make.
+    """
+    if term.op == "exists":
+        wanted = True in term.values
+
+        def existing(places: Sequence[int], values: Sequence[Any]) -> list[int]:
+            return [at for at in places if (values[at] is not ABSENT) is wanted or values[at] is always]
+
+        return existing
+    types = _TYPES[term.type]
+    compare, operand = _comparison(term)
+
+    def passing(places: Sequence[int], values: Sequence[Any]) -> list[int]:
+        return [
+            at for at in places if (type(value := values[at]) in types and compare(value, operand)) or value is always
+        ]
+
+    return passing
+
+
+def _comparison(term: Term) -> tuple[Callable[[Any, Any], bool], Any]:
+    """A function of value and operand: for all that is no equality one in C."""
+    if term.is_equality:
+        return (lambda value, choices: value in choices), term.values
+    (one,) = term.values
+    return (str.startswith if term.op == "prefix" else getattr(operator, term.op)), one
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
@@ -157,4 +189,10 @@ _IS_TYPE: Final[dict[FieldType, Callable[[Any], bool]]] = {
     "number": _is_number,
     "integer": _is_number,
     "boolean": lambda value: isinstance(value, bool),
+}
+_TYPES: Final[dict[FieldType, tuple[type, ...]]] = {
+    "string": (str,),
+    "number": (float, int),
+    "integer": (int, float),
+    "boolean": (bool,),
 }

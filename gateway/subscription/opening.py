@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from gateway.clock import Clock
@@ -34,11 +34,12 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """Where a read starts. ``skipped`` is what it has to be told first, if anything."""
+    """Where a read starts. ``skipped`` is what it has to be told first, if anything; ``request`` is what was asked."""
 
     feed: TopicFeed
     vector: Vector
     skipped: Skipped | None = None
+    request: ReadRequest = field(default_factory=ReadRequest)
 
 
 class Openings:
@@ -76,7 +77,7 @@ class Openings:
         except BaseException:
             self._hub.release(feed)
             raise
-        return opening
+        return replace(opening, request=request)
 
     async def _resolve(
         self, contract: Contract, request: ReadRequest, position: Position | None, feed: TopicFeed

@@ -8,7 +8,7 @@ could break a frame.
 from __future__ import annotations
 
 import json
-import re
+from itertools import accumulate
 from typing import Final, NoReturn
 
 import msgspec
@@ -16,9 +16,9 @@ import msgspec
 MAX_DEPTH: Final = 128
 """Deepest nesting of arrays and objects that is passed on."""
 
-# Possessive, and content with a string that never ends: hostile text costs what its length costs.
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"?', re.DOTALL)
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
+_STEP: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
+_STRETCH: Final = 64
 
 _check = msgspec.json.Decoder(msgspec.Raw).decode
 _MEMBERS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -37,7 +37,7 @@ def json_text(value: bytes) -> bytes:
         value.decode("utf-8")
     except UnicodeDecodeError as error:
         raise Undecodable(f"not UTF-8 at byte {error.start}") from None
-    if value.count(b"[") + value.count(b"{") > MAX_DEPTH and _too_deep(value):
+    if is_too_deep(value):
         raise Undecodable(f"nested deeper than {MAX_DEPTH}")
     try:
         _check(value)
@@ -57,16 +57,33 @@ def members(value: bytes) -> dict[str, msgspec.Raw]:
         raise Undecodable(str(error)) from None
 
 
-def _too_deep(value: bytes) -> bool:
-    """Whether brackets outside strings nest deeper than the bound; each round takes the innermost pairs away."""
-    rest = _STRINGS.sub(b"", value).translate(None, _NO_BRACKETS)
-    for _ in range(MAX_DEPTH):
-        size = len(rest)
-        rest = rest.replace(b"[]", b"").replace(b"{}", b"")
-        if len(rest) == size:
-            # Empty, or unbalanced: then it is no JSON and the parser will say where.
-            return False
-    return bool(rest)
+def is_too_deep(value: bytes) -> bool:
+    """Whether brackets outside strings nest deeper than the bound. No brackets, no cost but counting them."""
+    return value.count(b"[") + value.count(b"{") > MAX_DEPTH and _nests_too_deep(value)
+
+
+def refuse_constant(constant: str) -> NoReturn:
+    """For ``json.loads``, which would take them: NaN, Infinity and -Infinity are no JSON (RFC 8259 §6)."""
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _nests_too_deep(value: bytes) -> bool:
+    """Counted by stretches, bracket by bracket only where one could pass the bound: hostile text gets milliseconds.
+
+    What is unbalanced is no JSON, and the parser says so.
+    """
+    if b"\\" in value:
+        # Escaped quotes end no string. An escaped backslash first: the quote behind it does.
+        value = value.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(value.split(b'"')[::2]).translate(None, _NO_BRACKETS)
+    depth = 0
+    for start in range(0, len(brackets), _STRETCH):
+        stretch = brackets[start : start + _STRETCH]
+        opening = stretch.count(b"[") + stretch.count(b"{")
+        if depth + opening > MAX_DEPTH and depth + max(accumulate(map(_STEP.__getitem__, stretch))) > MAX_DEPTH:
+            return True
+        depth += 2 * opening - len(stretch)
+    return False
 
 
 def _one_line(value: bytes) -> bytes:
@@ -75,11 +92,8 @@ def _one_line(value: bytes) -> bytes:
 
 
 def _check_slowly(value: bytes, *, cause: str) -> None:
-    def refuse(constant: str) -> NoReturn:
-        raise ValueError(f"{constant} is not JSON")
-
     try:
         # Numbers stay text: a 5 000 digit integer is valid JSON and too long for int().
-        json.loads(value.decode("utf-8"), parse_constant=refuse, parse_int=str, parse_float=str)
+        json.loads(value.decode("utf-8"), parse_constant=refuse_constant, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
         raise Undecodable(f"{cause}; {error}") from None

@@ -19,6 +19,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, Protocol
 
+from gateway.counters import StreamCounters
 from gateway.errors import GatewayError, Internal, Unavailable
 from gateway.hub.log import TopicLog, Trail
 from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Gap, Route, Slice, View
@@ -26,6 +27,7 @@ from gateway.kafka.faults import OutOfRange
 from gateway.kafka.replay import Replayed
 from gateway.model import Record, Vector
 from gateway.subscription.runs import Runs
+from gateway.tracing import current_span
 
 log = logging.getLogger("gateway.subscription")
 Mode = Literal["replay", "merge", "shared"]
@@ -64,10 +66,12 @@ class Reading:
 
     __slots__ = (
         "_after_gap",
+        "_counters",
         "_history",
         "_index",
         "_log",
         "_on_ready",
+        "_origin",
         "_reached",
         "_replay_records",
         "_runs",
@@ -94,6 +98,7 @@ class Reading:
         on_ready: Callable[[], None],
         replay_records: tuple[int, int] = REPLAY_RECORDS,
         runs_ahead: int = 2,
+        counters: StreamCounters | None = None,
     ) -> None:
         self._log = log
         self._view = view
@@ -102,6 +107,9 @@ class Reading:
         self._on_ready = on_ready
         self._replay_records = replay_records
         self._runs_ahead = runs_ahead
+        self._counters = counters or StreamCounters("")
+        # Kept, since a replay may also begin later, under whoever happens to be running then.
+        self._origin = current_span.get()
         self._runs = Runs(view)
         self._task: asyncio.Task[None] | None = None
         self._reached = list(start)
@@ -227,6 +235,10 @@ class Reading:
             if p < len(here) and p % count == index
         )
 
+    def take_news(self) -> Slice | None:
+        """What comes next where it is no record, but something to be told: a gap."""
+        return self._runs.take_news()
+
     def close(self) -> None:
         """Stop the replay, if one is running. Nothing that was taken is affected."""
         if self._task is not None:
@@ -300,15 +312,28 @@ class Reading:
 
     async def _replay(self) -> None:
         """Read from Kafka up to an index of the log. Cancelled by ``close``; what was queued until then stays."""
+        counters, before = self._counters, self.replayed
+        span = None if self._origin is None else self._origin.child("replay")
+        counters.replays += 1
+        counters.replaying += 1
+        code = ""
         try:
             await self._read_up_to_log()
         except asyncio.CancelledError:
+            code = "closed"
             raise
         except GatewayError as error:
             self.failed = error
+            code = error.code
         except Exception as error:
             log.error("a replay failed", exc_info=error)
             self.failed = Internal("The replay failed.")
+            code = self.failed.code
+        finally:
+            counters.replaying -= 1
+            if span is not None:
+                span.note("records", self.replayed - before)
+                span.end(code)
         self._task = None
         self._on_ready()
 
@@ -346,6 +371,7 @@ class Reading:
             return
         self.stalled = None
         self.replayed += len(read.records)
+        self._counters.replayed_records += len(read.records)
         for at in range(0, len(read.records), _ENCODE_RECORDS):
             if at:
                 # Encoding is cut like a broadcast is: others get their turn.

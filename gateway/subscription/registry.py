@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.cursor import CursorCodec, Position
@@ -23,8 +24,9 @@ from gateway.model import Grant, Transport, Vector
 from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
 from gateway.subscription.opening import Opening
 from gateway.subscription.reading import REPLAY_RECORDS, Reading
+from gateway.subscription.request import ReadRequest
 from gateway.subscription.selector import FieldIndex, selector
-from gateway.subscription.shape import Shape
+from gateway.subscription.shape import Shape, shape_of
 from gateway.subscription.subscription import Outlet, Subscription
 from gateway.subscription.wheel import TimerWheel
 
@@ -65,6 +67,16 @@ class _TopicHistory:
     async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
         replays = self.hub.source(self.cluster).replays
         return await replays.read(self.topic, start, until, max_records=max_records, max_bytes=max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What a subscription holds of its feed, and what was asked for."""
+
+    key: Hashable
+    shape: Shape
+    request: ReadRequest
+    framing: Framing
 
 
 class PullRead:
@@ -134,7 +146,7 @@ class Registry:
         self._clock = clock
         self._counters = counters
         self._sessions: dict[str, Subscription] = {}
-        self._keys: dict[str, tuple[Hashable, Shape]] = {}
+        self._reads: dict[str, _Read] = {}
         self._shapes: dict[str, Counter[tuple[str, Shape]]] = {}
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
@@ -216,6 +228,7 @@ class Registry:
             on_ready=on_ready,
             replay_records=replay_records,
             runs_ahead=runs_ahead,
+            counters=self._counters.stream(grant.contract.stream),
         )
         if opening.skipped is not None:
             skipped = opening.skipped
@@ -243,8 +256,8 @@ class Registry:
             on_end=self._forget,
         )
         self._sessions[session] = subscription
-        self._shapes.setdefault(grant.tenant, Counter())[grant.contract.stream, shape] += 1
-        self._keys[session] = (key, shape)
+        self._count_shape(grant, shape, 1)
+        self._reads[session] = _Read(key, shape, opening.request, outlet.framing)
         reading = self.reading(opening, view, teller, grant, on_ready=subscription.wake)
         subscription.start(reading)
         # What happened between the opening and now was told to those who were open then.
@@ -256,13 +269,51 @@ class Registry:
 
     def _forget(self, subscription: Subscription) -> None:
         del self._sessions[subscription.session]
-        key, shape = self._keys.pop(subscription.session)
-        subscription.feed.release_view(key)
-        grant = subscription.grant
-        shapes = self._shapes[grant.tenant]
-        shapes[grant.contract.stream, shape] -= 1
+        read = self._reads.pop(subscription.session)
+        subscription.feed.release_view(read.key)
+        self._count_shape(subscription.grant, read.shape, -1)
+
+    def _count_shape(self, grant: Grant, shape: Shape, change: int) -> None:
+        shapes = self._shapes.setdefault(grant.tenant, Counter())
+        shapes[grant.contract.stream, shape] += change
         if not shapes[grant.contract.stream, shape]:
             del shapes[grant.contract.stream, shape]
+
+    def session(self, session: str) -> Subscription | None:
+        """The open stream of this name; None where this process has none."""
+        return self._sessions.get(session)
+
+    def subscriptions(self) -> list[Subscription]:
+        """All that are open now."""
+        return list(self._sessions.values())
+
+    def renew(self, subscription: Subscription, grant: Grant) -> None:
+        """Go on under ``grant`` from the next record on, with the parameters that the read was opened with.
+
+        Raises the GatewayError that a new open with them would meet, and then nothing has changed.
+        """
+        contract, read, feed = grant.contract, self._reads[subscription.session], subscription.feed
+        before = subscription.grant
+        if contract is not before.contract or grant.tenant != before.tenant:
+            if (contract.cluster, contract.topic) != (before.contract.cluster, before.contract.topic):
+                raise Unavailable("The stream's source has changed.", retry_after_ms=_retry_ms())
+            filters = visible_filters(contract)
+            shape = shape_of(contract, read.request, transport=subscription.transport, filters=filters)
+        else:
+            shape = read.shape
+        if contract is before.contract and (shape, grant.rows) == (read.shape, before.rows):
+            subscription.renew(grant)
+            return
+        key, view = self.view(feed, grant, shape, read.framing)
+        teller = self.teller(feed, grant, shape, read.framing)
+        self._count_shape(before, read.shape, -1)
+        self._count_shape(grant, shape, 1)
+        self._reads[subscription.session] = _Read(key, shape, read.request, read.framing)
+        subscription.renew(grant)
+        subscription.go_on_with(
+            lambda vector: self.reading(Opening(feed, vector), view, teller, grant, on_ready=subscription.wake)
+        )
+        feed.release_view(read.key)
 
     def release(self, opening: Opening) -> None:
         """Give back the feed that the opening took."""

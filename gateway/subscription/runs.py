@@ -81,6 +81,14 @@ class Runs:
             self._drop_first()
         return piece
 
+    def take_news(self) -> Slice | None:
+        """What comes next where it is no record; None where it is one, or where nothing comes."""
+        first = self._items[0] if self._items else None
+        if not isinstance(first, Slice):
+            return None
+        self._drop_first()
+        return first
+
     def vector(self) -> Vector | None:
         """The vector before what comes next; None where nothing does."""
         if not self._items:

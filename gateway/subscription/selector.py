@@ -16,7 +16,8 @@ import msgspec
 from gateway.hub.log import Page, TopicLog
 from gateway.hub.view import Route
 from gateway.model import Record, RowMatch
-from gateway.subscription.filter import ABSENT, Term, predicate
+from gateway.subscription.filter import ABSENT, Term, chooser, predicate
+from gateway.subscription.payload import is_too_deep, refuse_constant
 from gateway.subscription.projection import tokens
 
 UNDECODABLE: Final = object()
@@ -41,7 +42,8 @@ def key_of(value: Any) -> Key:
 def extractor(pointer: str) -> Callable[[bytes | None], Any]:
     """A function that reads the value at ``pointer`` (object members only) from a payload.
 
-    It returns ABSENT where there is none, None for null, UNDECODABLE where the payload is not JSON in UTF-8.
+    It returns ABSENT where there is none, None for null, UNDECODABLE where the payload is one that is never sent: what
+    an encoder tells as a gap, no filter may hide.
     """
     path = tokens(pointer)
     decode = _decoder(path)
@@ -50,6 +52,8 @@ def extractor(pointer: str) -> Callable[[bytes | None], Any]:
     def read(value: bytes | None) -> Any:
         if value is None:
             return ABSENT
+        if is_too_deep(value):
+            return UNDECODABLE
         if decode is None:
             return _read_slowly(value, path)
         try:
@@ -80,7 +84,7 @@ def _decoder(path: list[str]) -> Callable[[bytes], Any] | None:
 def _read_slowly(value: bytes, path: list[str]) -> Any:
     """For what the typed decoder does not take: something else than an object on the way, escaped lone surrogates."""
     try:
-        found = json.loads(value.decode("utf-8"), parse_int=_integer)
+        found = json.loads(value.decode("utf-8"), parse_int=_integer, parse_constant=refuse_constant)
     except (ValueError, RecursionError):
         return UNDECODABLE
     for token in path:
@@ -101,34 +105,43 @@ class FieldIndex:
     def __init__(self, log: TopicLog, pointer: str) -> None:
         self.pointer = pointer
         self.read = extractor(pointer)
-        self._values: dict[int, list[Any]] = {}
-        self._places: dict[int, dict[Key, list[int]]] = {}
+        self._pages: dict[int, _PageIndex] = {}
         log.on_evict.append(self._forget)
 
     def _forget(self, page: Page) -> None:
-        self._values.pop(page.first, None)
-        self._places.pop(page.first, None)
+        self._pages.pop(page.first, None)
 
-    def values(self, page: Page) -> list[Any]:
-        """One value for each record of the page so far."""
-        known = self._values.setdefault(page.first, [])
-        if len(known) < len(page.records):
-            read = self.read
-            places = self._places.setdefault(page.first, {})
-            for at in range(len(known), len(page.records)):
-                value = read(page.records[at].value)
-                known.append(value)
-                places.setdefault(key_of(value), []).append(at)
+    def page(self, page: Page) -> _PageIndex:
+        """The index of the page, up to its present end."""
+        known = self._pages.get(page.first)
+        if known is None:
+            known = self._pages[page.first] = _PageIndex()
+        records = page.records
+        done = len(known.values)
+        if done < len(records):
+            read, places = self.read, known.places
+            for at in range(done, len(records)):
+                value = read(records[at].value)
+                key = key_of(value)
+                known.values.append(value)
+                known.keys.append(key)
+                places.setdefault(key, []).append(at)
         return known
-
-    def places(self, page: Page, key: Key) -> list[int]:
-        """Where in the page the records with this value stand, in order."""
-        self.values(page)
-        return self._places.get(page.first, {}).get(key, [])
 
     def keys_between(self, page: Page, a: int, b: int) -> set[Key]:
         """The distinct values of records a ≤ k < b of the page."""
-        return {key_of(value) for value in self.values(page)[a:b]}
+        return set(self.page(page).keys[a:b])
+
+
+class _PageIndex:
+    """One page's values and keys by record, and by key the places of the records that have it, in order."""
+
+    __slots__ = ("keys", "places", "values")
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.keys: list[Key] = []
+        self.places: dict[Key, list[int]] = {}
 
 
 class _Equality:
@@ -139,11 +152,15 @@ class _Equality:
         self.keys = keys
 
     def places(self, page: Page, a: int, b: int) -> list[int]:
-        found = [self.index.places(page, key) for key in self.keys]
-        cut = [places[bisect_left(places, a) : bisect_left(places, b)] for places in found if places]
-        if len(cut) == 1:
-            return cut[0]
-        return sorted(at for places in cut for at in places)
+        known = self.index.page(page).places
+        # Of a field's many values a page has few, and a filter few of those.
+        found = [known[key] for key in self.keys if key in known]
+        if a or b < len(page.records):
+            found = [places[bisect_left(places, a) : bisect_left(places, b)] for places in found]
+        if len(found) == 1:
+            # The index's own list where the whole page was asked for: to be read at once, and left as it is.
+            return found[0]
+        return sorted(at for places in found for at in places)
 
     def matches(self, record: Record) -> bool:
         return key_of(self.index.read(record.value)) in self.keys
@@ -155,12 +172,15 @@ class _Condition:
     def __init__(self, index: FieldIndex, term: Term) -> None:
         self.index = index
         self._holds = predicate(term)
+        self._among = chooser(term, always=UNDECODABLE)
 
-    def holds(self, value: Any) -> bool:
-        return value is UNDECODABLE or self._holds(value)
+    def among(self, page: Page, places: Sequence[int]) -> list[int]:
+        """Those of the places whose records pass."""
+        return self._among(places, self.index.page(page).values)
 
     def matches(self, record: Record) -> bool:
-        return self.holds(self.index.read(record.value))
+        value = self.index.read(record.value)
+        return value is UNDECODABLE or self._holds(value)
 
 
 class RecordSelector:
@@ -179,18 +199,20 @@ class RecordSelector:
 
     def choose(self, page: Page, a: int, b: int) -> Sequence[int]:
         """The places a ≤ k < b of the page that hold records of this view, in order."""
-        found: Sequence[int] = range(a, b)
-        for number, equality in enumerate(self._equalities):
+        found: Sequence[int] | None = None
+        for equality in self._equalities:
             places = equality.places(page, a, b)
-            if number:
+            if found is None:
+                found = places
+            else:
                 also = set(places)
-                places = [at for at in found if at in also]
-            found = places
+                found = [at for at in found if at in also]
+        if found is None:
+            found = range(a, b)
         for condition in self._conditions:
             if not found:
                 break
-            values, holds = condition.index.values(page), condition.holds
-            found = [at for at in found if holds(values[at])]
+            found = condition.among(page, found)
         if self._shards > 1:
             records = page.records
             found = [at for at in found if records[at].partition % self._shards == self._shard]

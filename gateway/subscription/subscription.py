@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gateway.clock import Clock
-from gateway.counters import Counters, Deliveries
-from gateway.errors import GatewayError, Internal, TokenExpired, TooSlow
+from gateway.counters import CLIENT_GONE, Counters, Tally
+from gateway.errors import GatewayError, Internal, TooSlow
 from gateway.hub.feed import TopicFeed
 from gateway.hub.pump import Pump
 from gateway.hub.view import Slice
@@ -19,6 +19,7 @@ from gateway.model import Grant, Transport, Vector
 from gateway.subscription import events
 from gateway.subscription.encode import Framing
 from gateway.subscription.reading import Reading
+from gateway.subscription.term import Term
 from gateway.subscription.wheel import Timer, TimerWheel
 
 log = logging.getLogger("gateway.subscription")
@@ -69,8 +70,6 @@ class Subscription:
 
     __slots__ = (
         "_cursor",
-        "_deliveries",
-        "_expiry",
         "_heartbeat",
         "_heartbeat_seconds",
         "_idle",
@@ -80,11 +79,14 @@ class Subscription:
         "_paused_by_client",
         "_pump",
         "_routed",
+        "_tally",
+        "_term",
         "_wheel",
         "counters",
         "ended",
         "feed",
         "grant",
+        "opened_at",
         "queued",
         "reading",
         "session",
@@ -109,6 +111,7 @@ class Subscription:
     ) -> None:
         self.session = session
         self.grant = grant
+        self.opened_at = clock.now()
         self.transport = transport
         self.feed = feed
         self.reading: Reading | None = None
@@ -124,21 +127,41 @@ class Subscription:
         self._paused_by_client = False
         self._idle = False
         self._routed = False
-        self._deliveries: Deliveries = counters.stream(grant.contract.stream).by_protocol[transport]
+        self._tally: Tally = counters.begin_read(
+            grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
+        )
         self._heartbeat: Timer | None = None
         self._pacing: Timer | None = None
-        # exp is exact: the wheel is late by a tick at most, never early.
-        self._expiry = wheel.schedule(grant.expires_at - clock.now(), self._expire)
+        self._term = Term(wheel, clock, warn=self._say_expiring, end=self.end)
 
     def start(self, reading: Reading) -> None:
         """Begin to deliver."""
         self.reading = reading
         self._outlet.on_resume = self.wake
         self._outlet.on_close = self.leave
-        self.counters.connections[self.transport] += 1
         # The first beat is anywhere in the interval, so that streams opened together do not beat together.
         first = random.uniform(0.5, 1.0) * self._heartbeat_seconds  # noqa: S311
         self._heartbeat = self._wheel.schedule(first, self._beat)
+        self._term.run(self.grant)
+        self.wake()
+
+    def renew(self, grant: Grant) -> None:
+        """Go on under another grant of the same stream; what it lets through is ``go_on_with``'s concern."""
+        self.grant = grant
+        self._term.run(grant)
+
+    def go_on_with(self, make: Callable[[Vector], Reading]) -> None:
+        """From the next record on, read by what ``make`` returns for the vector reached."""
+        before = self.reading
+        if before is None or self.ended is not False:
+            return
+        self._settle_idle()
+        # What was found out on the way to here is told now: the other reading would not find it again.
+        while (news := before.take_news()) is not None:
+            self._outlet.write(news)
+        self.reading = make(before.vector())
+        before.close()
+        self._idle = self._routed = False
         self.wake()
 
     # ---- delivering ----------------------------------------------------------------------------------------------
@@ -195,9 +218,9 @@ class Subscription:
                 outlet.write(piece)
                 # Counted after the transport took it. A crash between the two loses at most this slice's count, and
                 # never counts what was not sent.
-                deliveries = self._deliveries
-                deliveries.records += piece.records
-                deliveries.bytes += piece.data_bytes
+                tally = self._tally
+                tally.records += piece.records
+                tally.bytes += piece.data_bytes
             if reading.more:
                 return True
             if reading.is_routed:
@@ -280,10 +303,10 @@ class Subscription:
         else:
             self.say_checkpoint()
 
-    # ---- ending --------------------------------------------------------------------------------------------------
+    def _say_expiring(self) -> None:
+        self.say("auth_expiring", events.auth_expiring(self.grant, session=self.session))
 
-    def _expire(self) -> None:
-        self.end(TokenExpired("The access token's time is over."))
+    # ---- ending --------------------------------------------------------------------------------------------------
 
     def leave(self) -> None:
         """The client has gone."""
@@ -294,15 +317,16 @@ class Subscription:
         if self.ended is not False:
             return
         self.ended = True if error is None else error
-        for timer in (self._heartbeat, self._pacing, self._expiry):
+        for timer in (self._heartbeat, self._pacing):
             if timer is not None:
                 timer.cancel()
+        self._term.close()
         self.feed.forget(self)
+        self.counters.end_read(self._tally)
+        self.counters.count_close(self._tally.kind.stream, protocol=self.transport, reason=self._close_reason())
         self._outlet.on_resume = self._outlet.on_close = None
         if self.reading is not None:
             self.reading.close()
-            self.counters.connections[self.transport] -= 1
-            self.counters.stream(self.grant.contract.stream).replayed_records += self.reading.replayed
         try:
             if error is not None:
                 self._say_goodbye(error)
@@ -316,8 +340,19 @@ class Subscription:
         finally:
             self._on_end(self)
 
+    def _close_reason(self) -> str:
+        return self.ended.code if isinstance(self.ended, GatewayError) else CLIENT_GONE
+
+    def summary(self) -> dict[str, object]:
+        """What there is to log of it when it is over."""
+        return {
+            "session": self.session,
+            "records": self._tally.records,
+            "bytes": self._tally.bytes,
+            "close_reason": self._close_reason(),
+        }
+
     def _say_goodbye(self, error: GatewayError) -> None:
-        self.counters.count_goodbye(self.transport, code=error.code)
         if self.reading is not None:
             cursor = self.cursor()
             self._outlet.say(self._outlet.framing.event("goodbye", events.goodbye(error, cursor=cursor), cursor=cursor))

@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from starlette.types import Scope
 
 from gateway.auth.policy import decide, member
+from gateway.auth.revocation import Revocations
 from gateway.auth.tokens import TokenVerifier, parse_bearer
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
 from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
-from gateway.counters import Counters
-from gateway.errors import AmbiguousCredentials, BadRequest, GatewayError, OriginNotAllowed, TokenInvalid, TokenMissing
+from gateway.counters import Counters, Tally
+from gateway.errors import (
+    AmbiguousCredentials,
+    BadRequest,
+    GatewayError,
+    OriginNotAllowed,
+    TokenInvalid,
+    TokenMissing,
+    Unavailable,
+)
 from gateway.model import Grant, Principal, Transport
 from gateway.subscription import events
 from gateway.subscription.encode import Framing
 from gateway.subscription.opening import Opening, Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.request import ReadRequest, parse_read
+from gateway.subscription.sessions import Sessions
 from gateway.subscription.shape import Shape, shape_of
+from gateway.subscription.subscription import Outlet, Subscription
+from gateway.tracing import current_span
 from gateway.transport.cors import origin_of, own_origin
 
 
@@ -33,6 +45,17 @@ class Snapshot:
     contracts: Contracts
     catalog: Catalog
     verifier: TokenVerifier
+    revocations: Revocations
+
+    def check_revoked(self, principal: Principal, *, now: float) -> None:
+        """Raises TokenInvalid or AccessWithdrawn where an operator has taken back what the principal bears."""
+        found = self.catalog.application(principal.issuer, principal.client_id)
+        self.revocations.check(principal, None if found is None else found[0].name, now=now)
+
+    def grant(self, principal: Principal, stream: str, transport: Transport, *, now: float) -> Grant:
+        """What policy allows on a stream that is read already. Raises the GatewayError that says why nothing."""
+        self.check_revoked(principal, now=now)
+        return decide(principal, self.contracts.get(stream), self.catalog, transport=transport, now=now)
 
 
 class Gate:
@@ -44,12 +67,14 @@ class Gate:
         snapshot: Callable[[], Snapshot],
         openings: Openings,
         registry: Registry,
+        sessions: Sessions,
         counters: Counters,
         clock: Clock,
         public_url: Callable[[], str],
     ) -> None:
         self.snapshot = snapshot
         self.registry = registry
+        self.sessions = sessions
         self.counters = counters
         self.public_url = public_url
         self._openings = openings
@@ -66,14 +91,24 @@ class Gate:
             raise TokenMissing("The request holds no access token.")
         if len(sent) > 1:
             raise AmbiguousCredentials("The request holds more than one Authorization header.")
-        try:
-            principal = self.snapshot().verifier.verify(parse_bearer(sent[0].decode("latin-1")))
-        except TokenInvalid as error:
-            self.counters.count_refused_token(str(getattr(error, "reason", "")) or error.code)
-            raise
+        principal = self.verify(parse_bearer(sent[0].decode("latin-1")))
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
         self._check_origin(scope, principal)
         return principal
+
+    def verify(self, token: str) -> Principal:
+        """Who the token says is calling, if nobody has taken it back. Raises Unauthorized and AccessWithdrawn."""
+        try:
+            principal = self.snapshot().verifier.verify(token)
+            self.snapshot().check_revoked(principal, now=self._clock.now())
+        except TokenInvalid as error:
+            self.counters.count_refused_token(error.reason)
+            raise
+        return principal
+
+    def tenant(self, principal: Principal) -> str:
+        """The principal's organisation, by name. Raises TokenInvalid where there is none, TenantSuspended."""
+        return member(principal, self.snapshot().catalog)[0].name
 
     def _check_origin(self, scope: Scope, principal: Principal) -> None:
         """A page may use an application's token only where the application lists its origin; our own pages may."""
@@ -89,6 +124,11 @@ class Gate:
         stream = scope["path_params"]["stream"]
         known = self.snapshot().contracts
         contract = known.get(stream)
+        fields = scope["state"]["access_fields"]
+        fields["transport"] = transport
+        if contract is not None:
+            # A name that no contract has is the client's word, and stays out of the log.
+            fields["stream"] = stream
         try:
             self.registry.refuse_while_draining()
             grant = decide(
@@ -100,7 +140,7 @@ class Gate:
         except GatewayError as error:
             self.counters.count_open(stream if contract else None, protocol=transport, outcome=error.code)
             raise
-        scope["state"]["access_fields"].update(tenant=grant.tenant, stream=stream, transport=transport)
+        fields.update(tenant=grant.tenant, plan=grant.plan.name)
         return grant, request, shape
 
     @asynccontextmanager
@@ -120,6 +160,47 @@ class Gate:
             yield opening
         finally:
             self.registry.release(opening)
+
+    def check_still_granted(self, grant: Grant, *, transport: Transport) -> None:
+        """For what was waited for: raises what a new request would meet, Unavailable where it would be served other
+        records."""
+        now = self.snapshot().grant(grant.principal, grant.contract.stream, transport, now=self._clock.now())
+        if now.contract is not grant.contract or now.rows != grant.rows:
+            raise Unavailable("Your access has changed while this request waited.", retry_after_ms=0)
+
+    @contextmanager
+    def counted(self, grant: Grant, *, transport: Transport) -> Iterator[Tally]:
+        """A read that is no subscription, open until the block is left."""
+        tally = self.counters.begin_read(
+            grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
+        )
+        try:
+            yield tally
+        finally:
+            self.counters.end_read(tally)
+
+    def subscribe(
+        self,
+        scope: Scope,
+        opening: Opening,
+        grant: Grant,
+        shape: Shape,
+        *,
+        session: str,
+        transport: Transport,
+        outlet: Outlet,
+    ) -> Subscription:
+        """An open stream over ``outlet``; what there is to say of it at its end goes into the access line."""
+        subscription = self.registry.subscribe(
+            opening, grant, shape, session=session, transport=transport, outlet=outlet
+        )
+        scope["state"]["access_fields"]["session"] = session
+        scope["state"]["access_summary"] = subscription.summary
+        span = current_span.get()
+        if span is not None:
+            # The way in is over; the stream itself may go on for days.
+            span.end()
+        return subscription
 
     def welcome(self, opening: Opening, grant: Grant, shape: Shape, *, session: str, framing: Framing) -> bytes:
         """The first frame of a WebSocket or NDJSON read."""

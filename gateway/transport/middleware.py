@@ -6,7 +6,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from starlette.exceptions import HTTPException
@@ -17,6 +17,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.errors import BadRequest, GatewayError, Internal, MethodNotAllowed, NotAcceptable, NotFound, Unauthorized
 from gateway.observability import logs
+from gateway.tracing import Span, current_span
 from gateway.transport.problems import encode_headers, end_websocket, refuse_websocket, send_problem
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,25 @@ class RequestObserver(Protocol):
     """Told once of every request that ended; ``Counters.count_request`` is one."""
 
     def __call__(self, route: str, /, *, method: str, status: int) -> None: ...
+
+
+class RequestSpan(Span, Protocol):
+    """The span of a whole request."""
+
+    def trace_id(self) -> str:
+        """32 hexadecimal digits, to find the trace of a log line by."""
+        ...
+
+
+class Tracer(Protocol):
+    """Begins spans of requests."""
+
+    def begin(self, scope: Scope, fields: Mapping[str, object], /) -> RequestSpan | None:
+        """The span of a request that has just arrived; None if its trace is not sampled.
+
+        ``fields`` is still filled while the request is served; what of it belongs into a span is read at its end.
+        """
+        ...
 
 
 def route_app(routes: Sequence[BaseRoute], *, not_found: Callable[[], GatewayError] = NotFound) -> ASGIApp:
@@ -65,7 +85,9 @@ class RequestMiddleware:
 
     - ``scope["state"]["correlation_id"]``: the client's ``X-Correlation-Id`` where it is well formed, else a new one;
       also in every log line of the request's task and in the answer's headers.
-    - ``scope["state"]["access_fields"]``: a dict; what the app puts in goes into the access line.
+    - ``scope["state"]["access_fields"]``: a dict; what the app puts in goes into the access line, and what
+      ``scope["state"]["access_summary"]``, if it sets one, returns when the request is over.
+    - Where there is a ``tracer``, a span for the request; the app may end it earlier.
     - An error that leaves the app becomes a problem, a ``goodbye``, or, once an HTTP answer has begun, its cut-off.
       No traceback and no message of an unforeseen error reaches the client.
     - One access line when the request is over, which for a stream is its end. A cancelled request writes it too.
@@ -77,11 +99,13 @@ class RequestMiddleware:
         *,
         observe: RequestObserver | None = None,
         access_level: int = logging.INFO,
+        tracer: Tracer | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._observe = observe
         self._access_level = access_level
+        self._tracer = tracer
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -98,16 +122,28 @@ class RequestMiddleware:
         }
         answer = _Answer(scope, send, correlation_id=correlation_id)
         token = logs.correlation_id.set(correlation_id)
+        span = None if self._tracer is None else self._tracer.begin(scope, fields)
+        if span is not None:
+            current_span.set(span)
         try:
             await self._app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - the last place where any error can still become an answer
             await answer.end(_refusal(error), cause=error)
         finally:
-            self._write_access_line(scope, answer, fields, duration_seconds=self._monotonic() - started)
+            if span is not None:
+                fields["trace_id"] = span.trace_id()
+                current_span.set(None)
+            self._write_access_line(scope, answer, fields, span, duration_seconds=self._monotonic() - started)
             logs.correlation_id.reset(token)
 
     def _write_access_line(
-        self, scope: Scope, answer: _Answer, fields: dict[str, object], *, duration_seconds: float
+        self,
+        scope: Scope,
+        answer: _Answer,
+        fields: dict[str, object],
+        span: RequestSpan | None,
+        *,
+        duration_seconds: float,
     ) -> None:
         route = str(getattr(scope.get("route"), "path", UNMATCHED))
         method = scope.get("method", "GET")
@@ -115,14 +151,22 @@ class RequestMiddleware:
         status = answer.status or CLIENT_GONE
         if self._observe is not None:
             self._observe(route, method=method, status=status)
+        if span is not None:
+            span.note("route", route)
+            span.note("status", status)
+            span.end(answer.code)
+        summary = scope["state"].get("access_summary")
         members: dict[str, object] = {
             **fields,
+            **(summary() if summary is not None else {}),
             "protocol": scope["type"],
             "method": method,
             "route": route,
             "status": status,
             "duration_ms": round(duration_seconds * 1000, 1),
         }
+        if scope.get("client"):
+            members["client_address"] = scope["client"][0]
         if answer.code:
             members["code"] = answer.code
         if answer.reason:

@@ -37,13 +37,11 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": hello, "more_body": True})
         if WRITER_EXTENSION not in (scope.get("extensions") or {}):
             queued = QueuedOutlet(_FRAMING)
-            gate.registry.subscribe(opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued)
+            gate.subscribe(scope, opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued)
             await _send_queued(queued, receive, send)
             return
         outlet = DirectHttpOutlet(scope["extensions"][WRITER_EXTENSION](), _FRAMING)
-        subscription = gate.registry.subscribe(
-            opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
-        )
+        subscription = gate.subscribe(scope, opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet)
         await outlet.serve(subscription, send)
 
 

@@ -30,26 +30,28 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = gate.admit(scope, transport=TRANSPORT)
     page = _Page(request)
-    async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
-        headers = gate.stream_headers(opening, grant, shape)
-        read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
-        try:
-            is_heard = await page.fill(read, draining=gate.registry.draining, receive=receive)
-            body = page.body(read, grant, shape)
-        finally:
-            read.close()
-    headers += [
-        (b"content-type", b"application/json"),
-        (b"cache-control", b"no-store"),
-        (b"content-length", b"%d" % len(body)),
-    ]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-    if is_heard:
-        # After the server took it, as on every protocol: what was not sent is not counted.
-        deliveries = gate.counters.stream(grant.contract.stream).by_protocol[TRANSPORT]
-        deliveries.records += page.records
-        deliveries.bytes += page.data_bytes
+    with gate.counted(grant, transport=TRANSPORT) as tally:
+        async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
+            headers = gate.stream_headers(opening, grant, shape)
+            read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
+            try:
+                is_heard = await page.fill(read, draining=gate.registry.draining, receive=receive)
+                gate.check_still_granted(grant, transport=TRANSPORT)
+                body = page.body(read, grant, shape)
+            finally:
+                read.close()
+        headers += [
+            (b"content-type", b"application/json"),
+            (b"cache-control", b"no-store"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        if is_heard:
+            # After the server took it, as on every protocol: what was not sent is not counted.
+            tally.records += page.records
+            tally.bytes += page.data_bytes
+        scope["state"]["access_fields"].update(records=tally.records, bytes=tally.bytes)
 
 
 class _Page:

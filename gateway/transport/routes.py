@@ -13,7 +13,7 @@ from gateway.catalog.listing import partner_entry
 from gateway.errors import MethodNotAllowed, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
-from gateway.transport import ndjson, pull, sse, ws
+from gateway.transport import ndjson, pull, sessions, sse, ws
 from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
@@ -31,25 +31,27 @@ def routes(gate: Gate) -> list[BaseRoute]:
     stream = "/v1/streams/{stream}"
     documents = DocumentStore()
     return [
-        Route("/v1/streams", _Get(gate, _list)),
-        Route(stream, _Get(gate, _negotiated)),
-        *[Route(f"{stream}/{suffix}", _Get(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
+        Route("/v1/streams", _Only(gate, _list)),
+        Route(stream, _Only(gate, _negotiated)),
+        *[Route(f"{stream}/{suffix}", _Only(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
+        Route("/v1/sessions/{session}/token", _Only(gate, sessions.refresh, method="POST")),
         WebSocketRoute(stream, _Upgrade(gate)),
         WebSocketRoute(f"{stream}/ws", _Upgrade(gate)),
-        *[Route(kind.path, _Get(gate, serve_document(kind, documents))) for kind in KINDS],
+        *[Route(kind.path, _Only(gate, serve_document(kind, documents))) for kind in KINDS],
     ]
 
 
-class _Get:
-    """An address that is read by GET alone; an ASGI app, so that streams pass unbuffered."""
+class _Only:
+    """An address that knows one method alone; an ASGI app, so that streams pass unbuffered."""
 
-    def __init__(self, gate: Gate, serve: Serve) -> None:
+    def __init__(self, gate: Gate, serve: Serve, *, method: str = "GET") -> None:
         self._gate = gate
         self._serve = serve
+        self._method = method
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        if scope["method"] != "GET":
-            raise MethodNotAllowed("This address is read by GET.", headers={"Allow": "GET"})
+        if scope["method"] != self._method:
+            raise MethodNotAllowed(f"This address knows {self._method} only.", headers={"Allow": self._method})
         return self._serve(self._gate, scope, receive, send)
 
 

@@ -38,16 +38,14 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         if WRITER_EXTENSION not in (scope.get("extensions") or {}):
             queued = QueuedOutlet(_FRAMING)
             queued.say(hello)
-            _greet(gate.registry.subscribe(opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued))
+            _greet(gate.subscribe(scope, opening, grant, shape, session=session, transport=TRANSPORT, outlet=queued))
             await _send_queued(queued, headers, scope, receive, send)
             return
         headers.append((b"content-type", MEDIA_TYPE.encode("ascii")))
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": hello, "more_body": True})
         outlet = DirectHttpOutlet(scope["extensions"][WRITER_EXTENSION](), _FRAMING)
-        subscription = gate.registry.subscribe(
-            opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
-        )
+        subscription = gate.subscribe(scope, opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet)
         _greet(subscription)
         await outlet.serve(subscription, send)
 

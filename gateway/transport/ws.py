@@ -25,7 +25,7 @@ BAD_FRAMES = 3
 
 _FRAMING = FRAMINGS["ws"]
 _LINES = FRAMINGS["ndjson"]
-_COMMANDS = "pause, resume"
+_COMMANDS = "auth, pause, resume"
 
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,22 +44,22 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
             # Lines are messages with a line end: what the server wants one by one is cut out of the same bytes.
             outlet = QueuedOutlet(_LINES)
         outlet.say(gate.welcome(opening, grant, shape, session=session, framing=outlet.framing))
-        subscription = gate.registry.subscribe(
-            opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet
-        )
+        subscription = gate.subscribe(scope, opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet)
         try:
             if isinstance(outlet, QueuedOutlet):
-                await _serve_queued(subscription, outlet, receive, send)
+                await _serve_queued(gate, subscription, outlet, receive, send)
             else:
-                await _listen(subscription, receive)
+                await _listen(gate, subscription, receive)
         finally:
             subscription.leave()
 
 
-async def _serve_queued(subscription: Subscription, outlet: QueuedOutlet, receive: Receive, send: Send) -> None:
+async def _serve_queued(
+    gate: Gate, subscription: Subscription, outlet: QueuedOutlet, receive: Receive, send: Send
+) -> None:
     """The same stream where the server has no direct writer: sending and listening side by side, until one ends."""
     sending = asyncio.ensure_future(_send_queued(outlet, send))
-    listening = asyncio.ensure_future(_listen(subscription, receive))
+    listening = asyncio.ensure_future(_listen(gate, subscription, receive))
     try:
         await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
         subscription.leave()
@@ -91,7 +91,7 @@ async def _send_queued(outlet: QueuedOutlet, send: Send) -> None:
                 await send({"type": "websocket.close", "code": error.close_code, "reason": error.code})
 
 
-async def _listen(subscription: Subscription, receive: Receive) -> None:
+async def _listen(gate: Gate, subscription: Subscription, receive: Receive) -> None:
     """Obey the client's frames until it goes."""
     refused = 0
     while True:
@@ -101,12 +101,27 @@ async def _listen(subscription: Subscription, receive: Receive) -> None:
         if subscription.ended is not False:
             continue
         try:
-            _obey(subscription, _command(message))
+            command = _command(message)
+            if command["type"] == "auth":
+                await _refresh(gate, subscription, command)
+            else:
+                _obey(subscription, command)
         except GatewayError as error:
             refused += 1
             subscription.say("error", {"code": error.code, "reason": error.detail})
             if refused >= BAD_FRAMES:
                 subscription.end(BadRequest(f"{BAD_FRAMES} frames were no command: {error.detail}"))
+
+
+async def _refresh(gate: Gate, subscription: Subscription, command: dict[str, Any]) -> None:
+    """Go on under a fresh token; one that is refused changes nothing, and is no bad frame."""
+    if not isinstance(command.get("token"), str) or len(command) > 2:
+        raise BadRequest('The frame auth has one member besides type: "token", the access token.')
+    try:
+        principal = gate.verify(command["token"])
+        await gate.sessions.refresh(subscription.session, principal, gate.tenant(principal))
+    except GatewayError as error:
+        subscription.say("error", {"code": error.code, "reason": error.detail})
 
 
 def _command(message: Message) -> dict[str, Any]:

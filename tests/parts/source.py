@@ -27,7 +27,7 @@ from gateway.hub.pump import Pump
 from gateway.kafka.faults import OutOfRange
 from gateway.kafka.reader import ReaderStatus
 from gateway.kafka.replay import Replayed
-from gateway.model import Contract, Grant, Plan, Record, RowMatch, Transport, Vector
+from gateway.model import Contract, Grant, Plan, Principal, Record, RowMatch, Transport, Vector
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
 from gateway.subscription.envelope import FramingName
 from gateway.subscription.opening import Opening, Openings
@@ -233,10 +233,15 @@ def contract(stream: str, topic: str, **members: Any) -> Contract:
     return Contract(stream=stream, topic=topic, **(plain | members))
 
 
+def principal(client_id: str = "acme-app", *, expires_at: int = FAR) -> Principal:
+    """Who a token of this application says is calling."""
+    return Principal("idp", client_id, "user", frozenset(), "token-1", expires_at)
+
+
 def grant(given: Contract, *, tenant: str = "acme", rows: RowMatch | None = None, expires_at: int = FAR) -> Grant:
     """What policy would allow ``tenant`` on a stream."""
     plan = Plan("open", 1, "Open", "EUR")
-    return Grant(tenant, f"{tenant}-app", given, plan, expires_at, rows)
+    return Grant(principal(f"{tenant}-app", expires_at=expires_at), tenant, f"{tenant}-app", given, plan, rows)
 
 
 def encoder(
@@ -275,6 +280,8 @@ class TrustingGate(Gate):
     grants: dict[str, Grant]
 
     def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
+        # What the middleware would have put there.
+        scope.setdefault("state", {}).setdefault("access_fields", {})
         headers = dict(scope["headers"])
         granted = self.grants.get(headers.get(b"tenant", b"").decode())
         if granted is None:

@@ -1,0 +1,182 @@
+"""``/admin/``: what an operator asks and changes; each address one function, each change with who made it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from gateway.admin.bodies import read_object, read_text
+from gateway.auth.revocation import KINDS
+from gateway.auth.tokens import parse_bearer
+from gateway.errors import BadRequest, ReloadRefused, TokenInvalid, TokenMissing
+from gateway.units import format_rfc3339, parse_rfc3339
+
+_NO_STORE: Final = {"Cache-Control": "no-store"}
+MAX_AUDIT_ENTRIES: Final = 1000
+MAX_VALUE_CHARACTERS: Final = 512
+
+
+class Administration(Protocol):
+    """What these addresses need done. ``actor`` names the token that asks, without being it."""
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        """Every open read of every node."""
+        ...
+
+    async def end_session(self, session: str, *, actor: str) -> None:
+        """End one for good. Raises SessionNotFound."""
+        ...
+
+    async def revoke(self, kind: str, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
+        """Refuse what bears the value until then (epoch seconds; None: the longest token life). Returns the end."""
+        ...
+
+    async def tenant(self, name: str) -> dict[str, Any]:
+        """One tenant. Raises TenantNotFound."""
+        ...
+
+    async def set_status(self, name: str, status: str, *, actor: str) -> dict[str, Any]:
+        """Suspend or resume it, and return it. Raises TenantNotFound."""
+        ...
+
+    def streams(self) -> list[dict[str, Any]]:
+        """The contracts that are loaded, with what partners never see."""
+        ...
+
+    async def reload(self, *, actor: str) -> list[str]:
+        """Contracts, catalog, keys and certificates anew; the problems, where that is refused."""
+        ...
+
+    async def audit(self, *, limit: int, before: int | None) -> list[dict[str, Any]]:
+        """The newest changes first."""
+        ...
+
+
+Answer = Callable[[Request, str], Awaitable[Response]]
+
+
+class Operations:
+    """The addresses below ``/admin/``, closed to whoever bears none of ``tokens``; without any, to everybody."""
+
+    def __init__(self, administration: Administration, tokens: Sequence[str]) -> None:
+        self._administration = administration
+        self._tokens = [token.encode() for token in tokens]
+
+    def routes(self) -> list[BaseRoute]:
+        """What the management port serves beside health and metrics."""
+        return [
+            self._route("/admin/sessions", self._sessions),
+            self._route("/admin/sessions/{session}", self._end_session, method="DELETE"),
+            self._route("/admin/revocations", self._revoke, method="POST"),
+            Route(
+                "/admin/tenants/{name}",
+                self._opened({"GET": self._tenant, "PUT": self._put_tenant}),
+                methods=["GET", "PUT"],
+            ),
+            self._route("/admin/streams", self._streams),
+            self._route("/admin/reload", self._reload, method="POST"),
+            self._route("/admin/audit", self._audit),
+        ]
+
+    def _route(self, path: str, answer: Answer, *, method: str = "GET") -> Route:
+        return Route(path, self._opened({method: answer}), methods=[method])
+
+    def _opened(self, answers: dict[str, Answer]) -> Callable[[Request], Awaitable[Response]]:
+        async def endpoint(request: Request) -> Response:
+            actor = self._actor(request)
+            request.state.access_fields["actor"] = actor
+            method = "GET" if request.method == "HEAD" else request.method
+            return await answers[method](request, actor)
+
+        return endpoint
+
+    def _actor(self, request: Request) -> str:
+        """Who asks, as a name for logs. Raises Unauthorized."""
+        sent = request.headers.getlist("authorization")
+        if len(sent) != 1:
+            raise TokenMissing("The request holds no admin token.")
+        token = parse_bearer(sent[0]).encode()
+        # All are compared, whichever fits: the time tells nothing.
+        fits = [hmac.compare_digest(token, one) for one in self._tokens]
+        if not any(fits):
+            raise TokenInvalid("admin_token_unknown")
+        return "token:" + hashlib.sha256(token).hexdigest()[:12]
+
+    # ---- the addresses -------------------------------------------------------------------------------------------
+
+    async def _sessions(self, request: Request, actor: str) -> Response:
+        return _json({"sessions": await self._administration.sessions()})
+
+    async def _end_session(self, request: Request, actor: str) -> Response:
+        await self._administration.end_session(request.path_params["session"], actor=actor)
+        return Response(status_code=204, headers=_NO_STORE)
+
+    async def _revoke(self, request: Request, actor: str) -> Response:
+        body = await read_object(request, {*KINDS, "until", "issuer"})
+        named = [kind for kind in KINDS if kind in body]
+        if len(named) != 1:
+            raise BadRequest(
+                f"Exactly one of {', '.join(KINDS)} says what is revoked; found: {', '.join(named) or 'none'}."
+            )
+        kind = named[0]
+        value = read_text(body, kind, most=MAX_VALUE_CHARACTERS)
+        issuer = read_text(body, "issuer", most=255) if "issuer" in body else None
+        if issuer is not None and kind == "tenant":
+            raise BadRequest("issuer goes with jti, sub and client_id; a tenant is the same for all issuers.")
+        until = _moment(read_text(body, "until", most=64)) if "until" in body else None
+        end = await self._administration.revoke(kind, value, until=until, issuer=issuer, actor=actor)
+        told = {kind: value, "until": format_rfc3339(round(end * 1000))}
+        return _json(told | ({"issuer": issuer} if issuer is not None else {}), status=201)
+
+    async def _tenant(self, request: Request, actor: str) -> Response:
+        return _json(await self._administration.tenant(request.path_params["name"]))
+
+    async def _put_tenant(self, request: Request, actor: str) -> Response:
+        body = await read_object(request, {"status"})
+        status = read_text(body, "status", most=32)
+        if status not in ("active", "suspended"):
+            raise BadRequest(f"status {status!r}: allowed are active, suspended.")
+        return _json(await self._administration.set_status(request.path_params["name"], status, actor=actor))
+
+    async def _streams(self, request: Request, actor: str) -> Response:
+        return _json({"streams": self._administration.streams()})
+
+    async def _reload(self, request: Request, actor: str) -> Response:
+        problems = await self._administration.reload(actor=actor)
+        if problems:
+            raise ReloadRefused("Nothing was taken over; all runs on as it was.", extensions={"problems": problems})
+        return _json({"reloaded": True, "streams": len(self._administration.streams())})
+
+    async def _audit(self, request: Request, actor: str) -> Response:
+        limit = _number(request, "limit", least=1, most=MAX_AUDIT_ENTRIES) or 100
+        entries = await self._administration.audit(limit=limit, before=_number(request, "next", least=1, most=2**62))
+        page: dict[str, Any] = {"entries": entries}
+        if len(entries) == limit:
+            page["next"] = str(entries[-1]["number"])
+        return _json(page)
+
+
+def _json(body: dict[str, Any], *, status: int = 200) -> Response:
+    return JSONResponse(body, status_code=status, headers=_NO_STORE)
+
+
+def _moment(text: str) -> float:
+    try:
+        return parse_rfc3339(text) / 1000
+    except ValueError:
+        raise BadRequest(f"until {text!r}: an RFC 3339 time such as 2026-12-01T00:00:00Z is needed.") from None
+
+
+def _number(request: Request, name: str, *, least: int, most: int) -> int | None:
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    if not text.isascii() or not text.isdigit() or not least <= int(text[:20]) <= most:
+        raise BadRequest(f"{name} {text[:40]!r}: a whole number from {least} to {most} is needed.")
+    return int(text)

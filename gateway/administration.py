@@ -1,0 +1,132 @@
+"""What an operator can do through the management port: each change takes hold at once, on every node, and is noted."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from gateway.auth.revocation import Revocation
+from gateway.clock import Clock
+from gateway.control import Control
+from gateway.database.audit import Entry
+from gateway.errors import SessionNotFound, TenantNotFound
+from gateway.nodes.bus import Bus
+from gateway.subscription.sessions import Sessions
+from gateway.units import format_rfc3339
+
+CATALOG_BELL: Final = "catalog"
+"""Rung when the database says something new."""
+
+
+class Administration:
+    """See ``admin.operations.Administration``, the port that this serves."""
+
+    def __init__(
+        self,
+        *,
+        control: Control,
+        sessions: Sessions,
+        bus: Bus | None,
+        reload: Callable[[], Awaitable[list[str]]],
+        clock: Clock,
+    ) -> None:
+        self._control = control
+        self._sessions = sessions
+        self._bus = bus
+        self._reload = reload
+        self._clock = clock
+
+    async def sessions(self) -> list[dict[str, Any]]:
+        return await self._sessions.all()
+
+    async def end_session(self, session: str, *, actor: str) -> None:
+        await self._control.note(self._entry(actor, "session.end", session))
+        if not await self._sessions.end(session):
+            raise SessionNotFound
+
+    async def revoke(self, kind: str, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
+        end = self._clock.now() + self._control.longest_token_seconds if until is None else until
+        revocation = Revocation(kind, value, end, issuer)  # type: ignore[arg-type]
+        # The token's id and the subject are a person's: the log holds what identifies them to who knows them.
+        target = f"{kind}:{value}" if kind in ("client_id", "tenant") else f"{kind}:{_digest(value)}"
+        after = {"until": format_rfc3339(round(end * 1000)), "issuer": issuer}
+        await self._control.revoke(revocation, self._entry(actor, "revocation.add", target, after=after))
+        await self._tell()
+        return end
+
+    async def tenant(self, name: str) -> dict[str, Any]:
+        tenant = self._control.snapshot().catalog.tenant(name)
+        if tenant is None:
+            raise TenantNotFound
+        return {
+            "name": tenant.name,
+            "title": tenant.title,
+            "status": tenant.status,
+            "time_zone": tenant.time_zone,
+            "attributes": dict(tenant.attributes),
+            "applications": [
+                {"client_id": one.client_id, "title": one.title, "origins": list(one.origins), "billable": one.billable}
+                for one in tenant.applications
+            ],
+            "entitlements": [
+                {
+                    "product": one.product,
+                    "plan": one.plan,
+                    "from": one.start.isoformat(),
+                    "to": None if one.end is None else one.end.isoformat(),
+                }
+                for one in tenant.entitlements
+            ],
+        }
+
+    async def set_status(self, name: str, status: str, *, actor: str) -> dict[str, Any]:
+        before = (await self.tenant(name))["status"]
+        audit = self._entry(
+            actor,
+            f"tenant.{'suspend' if status == 'suspended' else 'resume'}",
+            name,
+            before={"status": before},
+            after={"status": status},
+        )
+        if not await self._control.suspend(name, audit, suspended=status == "suspended"):
+            raise TenantNotFound
+        await self._tell()
+        return await self.tenant(name)
+
+    def streams(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "name": one.stream,
+                "title": one.title,
+                "version": one.version,
+                "lifecycle": one.lifecycle,
+                "owner": one.owner,
+                "visibility": one.visibility,
+                "transports": list(one.transports),
+                "cluster": one.cluster,
+                "topic": one.topic,
+            }
+            for one in self._control.snapshot().contracts.values()
+        ]
+
+    async def reload(self, *, actor: str) -> list[str]:
+        problems = await self._reload()
+        await self._control.note(self._entry(actor, "reload", "configuration", after={"problems": problems}))
+        return problems
+
+    async def audit(self, *, limit: int, before: int | None) -> list[dict[str, Any]]:
+        return await self._control.audit(limit=limit, before=before)
+
+    async def _tell(self) -> None:
+        # Here at once, so that whoever was told of the change finds it done; elsewhere as soon as the bell is heard.
+        await self._control.catch_up()
+        if self._bus is not None:
+            await self._bus.ring(CATALOG_BELL)
+
+    def _entry(self, actor: str, action: str, target: str, *, before: Any = None, after: Any = None) -> Entry:
+        return Entry(format_rfc3339(round(self._clock.now() * 1000)), actor, action, target, before, after)
+
+
+def _digest(value: str) -> str:
+    return "sha256:" + hashlib.sha256(value.encode()).hexdigest()[:16]

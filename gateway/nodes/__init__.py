@@ -1,0 +1,1 @@
+"""Nodes that know of each other: questions, answers and bells over Redis."""

@@ -1,0 +1,66 @@
+"""How long a stream may last: the warning before its token ends, and the end itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from gateway.clock import Clock
+from gateway.errors import AccessWithdrawn, GatewayError, TokenExpired
+from gateway.model import Grant
+from gateway.subscription.wheel import Timer, TimerWheel
+
+WARNING_SECONDS: Final = 60
+"""How long before the token's end its bearer is told, or at once where less is left."""
+
+
+class Term:
+    """The appointments that a grant makes: ``warn`` once, then ``end`` with the reason. Late by a tick, never early."""
+
+    __slots__ = ("_clock", "_end", "_grant", "_is_warned", "_timer", "_warn", "_wheel")
+
+    def __init__(
+        self, wheel: TimerWheel, clock: Clock, *, warn: Callable[[], None], end: Callable[[GatewayError], None]
+    ) -> None:
+        self._wheel = wheel
+        self._clock = clock
+        self._warn = warn
+        self._end = end
+        self._grant: Grant | None = None
+        self._is_warned = False
+        self._timer: Timer | None = None
+
+    def run(self, grant: Grant) -> None:
+        """From now on this grant counts, and no other."""
+        held = self._grant
+        self.close()
+        self._grant = grant
+        if held is None or held.principal is not grant.principal:
+            self._is_warned = False
+        self._look()
+
+    def close(self) -> None:
+        """Forget it all."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._grant = None
+
+    def _look(self) -> None:
+        grant = self._grant
+        if grant is None:
+            return
+        now = self._clock.now()
+        if now >= grant.expires_at:
+            self._end(TokenExpired("The access token's time is over."))
+            return
+        if now >= grant.entitled_until:
+            self._end(AccessWithdrawn("The entitlement of your organisation to this stream is over."))
+            return
+        following = min(grant.expires_at, grant.entitled_until)
+        if not self._is_warned and now >= grant.expires_at - WARNING_SECONDS:
+            self._is_warned = True
+            self._warn()
+        elif not self._is_warned:
+            following = min(following, grant.expires_at - WARNING_SECONDS)
+        self._timer = self._wheel.schedule(following - now, self._look)

@@ -1,0 +1,82 @@
+"""Three real brokers in one cluster, each a process of its own, so that leaders can move."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.parts.kafka import Kafka, KafkaBroker, free_port
+
+NODES = (1, 2, 3)
+_PROPERTIES = """
+node.id={node}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller_port}
+controller.quorum.voters={voters}
+default.replication.factor=3
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+auto.leader.rebalance.enable=false
+controller.quorum.election.timeout.ms=500
+controller.quorum.fetch.timeout.ms=1000
+replica.lag.time.max.ms=3000
+controlled.shutdown.enable=true
+"""
+
+
+class KafkaTrio(Kafka):
+    """A cluster of three; every topic has its replicas on all of them."""
+
+    def __init__(self, directory: Path) -> None:
+        ports = {node: (free_port(), free_port()) for node in NODES}
+        voters = ",".join(f"{node}@127.0.0.1:{controller}" for node, (_, controller) in ports.items())
+        self.brokers = {
+            node: KafkaBroker(
+                directory / str(node),
+                port=port,
+                properties=_PROPERTIES.format(node=node, port=port, controller_port=controller, voters=voters),
+            )
+            for node, (port, controller) in ports.items()
+        }
+        super().__init__(ports[1][0])
+
+    @property
+    def bootstrap(self) -> str:
+        return ",".join(broker.bootstrap for broker in self.brokers.values())
+
+    def start(self) -> None:
+        """All three at once; returns when all answer. Blocks."""
+        with ThreadPoolExecutor(len(NODES)) as pool:
+            list(pool.map(KafkaBroker.prepare, self.brokers.values()))
+        # Not in the pool: a process that dies with its parent dies with the thread that started it.
+        for broker in self.brokers.values():
+            broker.launch()
+        for broker in self.brokers.values():
+            broker.wait_up()
+
+    def kill(self) -> None:
+        """SIGKILL all."""
+        for broker in self.brokers.values():
+            broker.kill()
+
+    async def leader_of(self, topic: str, partition: int = 0) -> int:
+        """The node that leads a partition; -1 while none does."""
+        async with self._admin() as admin:
+            (described,) = await admin.describe_topics([topic])
+            return next(int(one["leader"]) for one in described["partitions"] if one["partition"] == partition)
+
+
+@contextlib.contextmanager
+def trio() -> Iterator[KafkaTrio]:
+    """Three brokers of one's own. Raises PartMissing."""
+    with tempfile.TemporaryDirectory(prefix="kafka-trio-") as directory:
+        own = KafkaTrio(Path(directory))
+        try:
+            own.start()
+            yield own
+        finally:
+            own.kill()
