@@ -20,7 +20,7 @@ help: ## This list
 demo: $(VENV)/.runtime ## The whole product on this machine (ARGS="--port 0" passes flags on)
 	$(BIN)/gateway demo $(ARGS)
 
-test: $(VENV)/.dev ## Every test, against real Kafka, Redis, Postgres and Chromium (ARGS="-k cursor" narrows)
+test: $(VENV)/.dev ## Every test, against real Kafka, Redis, Postgres, nginx and Chromium (ARGS="-k cursor" narrows)
 	$(BIN)/python -m tests.parts
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
@@ -42,7 +42,7 @@ docs: $(VENV)/.dev ## Write the generated pages of docs/reference again
 lock: $(VENV)/.dev ## Resolve the dependencies again (ARGS="--upgrade" takes newer ones)
 	$(COMPILE) $(ARGS) --extra demo --extra postgres --group build pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(ARGS) --all-extras --group build -c requirements.lock pyproject.toml --output-file requirements-dev.lock
-	$(COMPILE) $(ARGS) --extra postgres --group build -c requirements-dev.lock pyproject.toml --output-file deploy/requirements.lock
+	$(COMPILE) $(ARGS) --extra postgres --extra otel --group build -c requirements-dev.lock pyproject.toml --output-file deploy/requirements.lock
 
 clean: ## Remove everything that make made
 	rm -rf $(VENV) .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

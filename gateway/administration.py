@@ -6,11 +6,12 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from gateway.admin.errors import TenantNotFound
 from gateway.auth.revocation import Revocation
 from gateway.clock import Clock
 from gateway.control import Control
 from gateway.database.audit import Entry
-from gateway.errors import SessionNotFound, TenantNotFound
+from gateway.errors import SessionNotFound
 from gateway.nodes.bus import Bus
 from gateway.subscription.sessions import Sessions
 from gateway.units import format_rfc3339

@@ -31,6 +31,7 @@ from gateway.kafka.cluster import KafkaCluster
 from gateway.kafka.offsets import Offsets
 from gateway.kafka.reader import TopicReader
 from gateway.kafka.replay import ReplayPool
+from gateway.keyring import Keyring
 from gateway.limits.redis import RedisLink
 from gateway.model import Grant, Principal, Transport
 from gateway.nodes.bus import Bus
@@ -91,7 +92,9 @@ class Gateway:
         self._telemetry = await asyncio.to_thread(telemetry, settings)
         if self._telemetry is not None:
             self._closers.append(partial(asyncio.to_thread, self._telemetry.close))
-        self._control = await asyncio.to_thread(Control, settings, clock=clock)
+        self._keyring = Keyring(settings, clock=clock, counters=self._counters)
+        self._closers.append(self._keyring.close)
+        self._control = await asyncio.to_thread(Control, settings, clock=clock, keyring=self._keyring)
         self._closers.append(self._control.close)
         await self._control.open()
 
@@ -143,7 +146,8 @@ class Gateway:
         checks = prober.checks()
         kafka, others = checks[: len(clusters)], checks[len(clusters) :]
         self._health = Health(
-            [*alternatives("kafka", kafka), *others, self._control.check()], readers=self._overview.streams
+            [*alternatives("kafka", kafka), *others, *self._keyring.checks(), self._control.check()],
+            readers=self._overview.streams,
         )
         metrics = Metrics(
             self._counters,
@@ -169,6 +173,7 @@ class Gateway:
         self._spawn("prober", prober.run())
         self._spawn("loop lag", metrics.watch_loop_lag())
         self._spawn("catalog", self._control.follow())
+        self._spawn("keys", self._keyring.follow())
         self._spawn("watch", self._watch.run())
         if self._bus is not None:
             self._listen_to_others(self._bus)

@@ -7,14 +7,10 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final, TypeVar
 
-from gateway.auth.issuer import DevelopmentIssuer
-from gateway.auth.keys import load_jwks_file
 from gateway.auth.revocation import Revocation, Revocations
 from gateway.auth.store import RevocationStore
-from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.compatibility import breaking_without_major
 from gateway.catalog.contracts import Contracts, load_contracts
@@ -27,6 +23,7 @@ from gateway.database.faults import DatabaseUnavailable, at_start
 from gateway.database.schema import Schema
 from gateway.database.workers import Workers
 from gateway.errors import ConfigurationProblems, Unavailable
+from gateway.keyring import Keyring
 from gateway.observability.health import Check, Status
 from gateway.observability.logs import event
 from gateway.transport.gate import Snapshot
@@ -56,9 +53,10 @@ class _Loaded:
 class Control:
     """The present snapshot and where it comes from. Loading blocks; ``snapshot`` does not."""
 
-    def __init__(self, settings: Settings, *, clock: Clock) -> None:
+    def __init__(self, settings: Settings, *, clock: Clock, keyring: Keyring) -> None:
         """Load everything. Raises ConfigurationProblems with all that is wrong."""
         self._settings = settings
+        self._keyring = keyring
         self._clock = clock
         self._refused: list[str] = []
         self._bell = asyncio.Event()
@@ -68,7 +66,7 @@ class Control:
         settings.data.dir.mkdir(parents=True, exist_ok=True)
         problems: list[str] = []
         contracts = _collect(problems, self._load_contracts)
-        verifier = _collect(problems, self._load_verifier)
+        verifier = _collect(problems, self._keyring.load)
         if contracts is None or verifier is None:
             raise ConfigurationProblems(problems)
         self._contracts, self._verifier = contracts, verifier
@@ -117,45 +115,11 @@ class Control:
     def _load_contracts(self) -> Contracts:
         return load_contracts(self._settings.contracts.dir, clusters=self._settings.kafka.by_name())
 
-    def _load_verifier(self) -> TokenVerifier:
-        settings = self._settings.auth
-        problems: list[str] = []
-        issuers: list[IssuerSettings] = []
-        for one in settings.issuers:
-            if one.jwks_file is None:
-                continue
-            keys = _collect(problems, partial(load_jwks_file, one.jwks_file, algorithms=one.algorithms))
-            if keys is not None:
-                issuers.append(
-                    IssuerSettings(
-                        name=one.name,
-                        issuer=one.issuer,
-                        audience=one.audience,
-                        keys=keys,
-                        algorithms=one.algorithms,
-                        require_typ=one.require_typ,
-                    )
-                )
-        if problems:
-            raise ConfigurationProblems(problems)
-        if settings.builtin.enabled:
-            builtin = settings.builtin
-            issuers.append(
-                DevelopmentIssuer(
-                    self._settings.data.dir, issuer=builtin.issuer, audience=builtin.audience, clock=self._clock
-                ).settings()
-            )
-        return TokenVerifier(
-            issuers,
-            clock=self._clock,
-            max_token_lifetime_seconds=settings.max_token_lifetime_seconds,
-            leeway_seconds=settings.leeway_seconds,
-        )
-
     async def reload(self, *, also: Sequence[Preparation] = ()) -> None:
         """Load contracts, keys and catalog anew, together with what ``also`` prepares.
 
-        Raises ConfigurationProblems with the problems of all of them, and then all stays as it was.
+        Raises ConfigurationProblems with the problems of all of them, and then all stays as it was. An issuer that
+        does not answer is no problem of ours: the keys that are known of it stay.
         """
         # One after the other: of two loads at once the older one could come to its end last, and stay.
         async with self._reloading:
@@ -164,6 +128,7 @@ class Control:
             except ConfigurationProblems as error:
                 self._refused = error.problems
                 raise
+            await self._keyring.refresh()
             for take in taking:
                 take()
             self._refused = []
@@ -173,7 +138,7 @@ class Control:
         problems: list[str] = []
         prepared = [_collect(problems, prepare) for prepare in also]
         contracts = _collect(problems, self._load_contracts)
-        verifier = _collect(problems, self._load_verifier)
+        verifier = _collect(problems, self._keyring.load)
         if contracts is not None:
             # Only while running: what a process starts with is what its operator decided to start with.
             problems += breaking_without_major(self._snapshot.contracts, contracts)

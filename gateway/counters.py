@@ -110,7 +110,8 @@ class Counters:
     """Every count of one process; made in the composition root and passed to those who count.
 
     ``opens`` is keyed by (stream, protocol, outcome), ``closes`` by (stream, protocol, reason), ``requests`` by (route
-    pattern, method, status), ``refused_tokens`` by reason, ``reloads`` by outcome.
+    pattern, method, status), ``refused_tokens`` by reason, ``tokens_accepted`` by how,
+    ``key_fetches`` by (issuer, outcome), ``reloads`` by outcome.
     """
 
     def __init__(self) -> None:
@@ -120,6 +121,8 @@ class Counters:
         self.closes: Counter[tuple[str, Transport, str]] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.refused_tokens: Counter[str] = Counter()
+        self.tokens_accepted: Counter[str] = Counter()
+        self.key_fetches: Counter[tuple[str, str]] = Counter()
         self.reloads: Counter[str] = Counter()
         self._open: dict[Tally, None] = {}
         self._ended_by_kind: dict[ReadKind, Total] = {}

@@ -15,10 +15,9 @@
     ├── Forbidden                  403  4403  somebody has to grant something
     │   ├── InsufficientScope, ClaimMissing, TransportNotOffered, NotEntitled
     │   └── TenantSuspended, ReplayNotAllowed, OriginNotAllowed, AccessWithdrawn, WrongApplication
-    ├── NotFound                   404  4400  StreamNotFound, SessionNotFound, TenantNotFound
+    ├── NotFound                   404  4400  StreamNotFound, SessionNotFound
     ├── MethodNotAllowed           405, NotAcceptable 406
     ├── GrantRefused               409  4403  a fresh token that a running read cannot go on with
-    ├── ReloadRefused              409        the management port's
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
     ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
@@ -251,14 +250,6 @@ class SessionNotFound(NotFound):
     action = "Take the session's name from Gateway-Session or the welcome; a read that has ended is opened anew."
 
 
-class TenantNotFound(NotFound):
-    """Management port: no tenant of this name."""
-
-    code = "tenant_not_found"
-    title = "Tenant not found"
-    action = "Name a tenant of the catalog; gateway apply makes them."
-
-
 class StreamNotFound(NotFound):
     """Absent and not visible answer alike."""
 
@@ -308,17 +299,6 @@ class GrantRefused(GatewayError):
     reconnect = False
     title = "Fresh token refused"
     action = "Send a token that may read the stream; the read goes on under the one before until that ends."
-
-
-class ReloadRefused(GatewayError):
-    """Management port: contracts, catalog, keys or certificates are not valid as a whole, so nothing was taken."""
-
-    code = "reload_refused"
-    status = 409
-    close_code = 4400
-    reconnect = False
-    title = "Reload refused"
-    action = "Correct what problems lists, and reload again."
 
 
 class RequestTimeout(GatewayError):

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from loadtests.machine import CLIENT_CORE, allow_many_files, description, on_core
-from loadtests.scenarios import fanout, filters, idle, opens, pull, replay, saturated
+from loadtests.scenarios import fanout, filters, idle, opens, pull, replay, saturated, tls
 from loadtests.stage import kafka
 from loadtests.table import markdown
 
@@ -18,6 +18,7 @@ SCENARIOS = {
     "opens": opens.run,
     "pull": pull.run,
     "filters": filters.run,
+    "tls": tls.run,
 }
 
 

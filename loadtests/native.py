@@ -12,13 +12,17 @@ HERE = Path(__file__).parent
 
 
 @functools.cache
-def program(name: str) -> str:
-    """Path of the compiled ``<name>.c``. Raises RuntimeError where there is no C compiler."""
+def program(name: str, *, tls: bool = False) -> str:
+    """Path of the compiled ``<name>.c``. Raises RuntimeError where there is no C compiler or, for TLS, no OpenSSL."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise RuntimeError("the load tests need a C compiler (cc); on Debian: apt-get install gcc libc6-dev")
-    binary = Path(_folder().name) / name
-    subprocess.run([compiler, "-O2", "-Wall", "-o", str(binary), str(HERE / f"{name}.c")], check=True)
+    binary = Path(_folder().name) / (f"{name}-tls" if tls else name)
+    command = [compiler, "-O2", "-Wall", "-o", str(binary), str(HERE / f"{name}.c")]
+    done = subprocess.run([*command, *(["-DTLS", "-lssl", "-lcrypto"] if tls else [])], check=False)
+    if done.returncode != 0:
+        hint = "; TLS needs OpenSSL's headers, on Debian: apt-get install libssl-dev" if tls else ""
+        raise RuntimeError(f"{name}.c does not compile{hint}")
     return str(binary)
 
 

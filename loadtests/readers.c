@@ -26,6 +26,10 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
+#ifdef TLS /* cc -DTLS … -lssl -lcrypto: the same readers over TLS, whosever the certificate is */
+#include <openssl/ssl.h>
+static SSL_CTX *context;
+#endif
 
 #define MARK "\"seq\":\""
 #define MARK_BYTES 7
@@ -40,6 +44,9 @@ struct reader {
     int answered;
     int stride; /* bytes from mark to mark the last time: records of a run are often of one size */
     int carried;
+#ifdef TLS
+    SSL *tls;
+#endif
     double opened;
     char carry[CARRY];
     int64_t *next;
@@ -66,9 +73,38 @@ static void fault(struct reader *r, const char *what, int64_t expected, int64_t 
                 (long long)got);
 }
 
+/* Both ends of one connection, with or without TLS, as recv() and send() would say it. */
+static ssize_t take(struct reader *r, char *data, size_t size) {
+#ifdef TLS
+    int got = SSL_read(r->tls, data, (int)size);
+    if (got > 0) return got;
+    int why = SSL_get_error(r->tls, got);
+    if (why == SSL_ERROR_WANT_READ || why == SSL_ERROR_WANT_WRITE) errno = EAGAIN;
+    else if (why == SSL_ERROR_ZERO_RETURN) return 0;
+    else errno = EPROTO;
+    return -1;
+#else
+    return recv(r->fd, data, size, 0);
+#endif
+}
+
+static ssize_t say(struct reader *r, const char *data, size_t size) {
+#ifdef TLS
+    r->tls = SSL_new(context);
+    SSL_set_fd(r->tls, r->fd);
+    if (SSL_connect(r->tls) != 1) return -1;
+    return SSL_write(r->tls, data, (int)size);
+#else
+    return send(r->fd, data, size, 0);
+#endif
+}
+
 static void drop(struct reader *r) {
     if (!r->answered) unanswered--;
     else established--;
+#ifdef TLS
+    SSL_free(r->tls);
+#endif
     close(r->fd);
     r->fd = -1;
 }
@@ -83,7 +119,7 @@ static void open_one(int number) {
     /* On loopback a connect with room in the backlog is done at once. */
     if (connect(r->fd, (struct sockaddr *)&peer, sizeof peer)) { perror("connect"); exit(1); }
     const char *request = requests[number % request_count];
-    if (send(r->fd, request, strlen(request), 0) != (ssize_t)strlen(request)) { perror("send"); exit(1); }
+    if (say(r, request, strlen(request)) != (ssize_t)strlen(request)) { perror("send"); exit(1); }
     fcntl(r->fd, F_SETFL, O_NONBLOCK);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = r};
     epoll_ctl(polling, EPOLL_CTL_ADD, r->fd, &event);
@@ -131,7 +167,7 @@ static void readable(struct reader *r) {
     static char buffer[CARRY + BUFFER];
     for (;;) {
         memcpy(buffer, r->carry, r->carried);
-        ssize_t got = recv(r->fd, buffer + r->carried, BUFFER, 0);
+        ssize_t got = take(r, buffer + r->carried, BUFFER);
         if (got < 0 && (errno == EAGAIN || errno == EINTR)) return;
         if (got <= 0) {
             closed_by_peer++;
@@ -156,7 +192,9 @@ static void readable(struct reader *r) {
             done++;
             return;
         }
+#ifndef TLS /* which gives a record at a time, and may hold another that no event tells of */
         if (got < BUFFER) return;
+#endif
     }
 }
 
@@ -229,6 +267,9 @@ int main(int count, char **arguments) {
         memcpy(readers[i].next, own ? own : first, sizeof *own * partitions);
     }
 
+#ifdef TLS
+    context = SSL_CTX_new(TLS_client_method());
+#endif
     polling = epoll_create1(0);
     struct epoll_event asked = {.events = EPOLLIN, .data.ptr = NULL};
     epoll_ctl(polling, EPOLL_CTL_ADD, 0, &asked);

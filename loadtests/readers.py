@@ -54,6 +54,7 @@ class Readers:
         once: bool = False,
         pause_us: int = 0,
         most_unanswered: int = 64,
+        tls: bool = False,
     ) -> None:
         self.count = count
         descriptor, name = tempfile.mkstemp(prefix="requests-")
@@ -61,7 +62,7 @@ class Readers:
             file.write(b"".join(one + b"\0" for one in requests))
         self._requests = Path(name)
         opening = [opens_per_second, most_unanswered, "once" if once else "stay"]
-        command = [program("readers"), port, count, len(first), *opening, pause_us, self._requests, *first]
+        command = [program("readers", tls=tls), port, count, len(first), *opening, pause_us, self._requests, *first]
         with on_core(CLIENT_CORE):
             self._process = subprocess.Popen(
                 [str(part) for part in command],

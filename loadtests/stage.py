@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from loadtests.machine import CLIENT_CORE, SERVER_CORE, on_core
 from loadtests.readers import Protocol, Readers, request
 from loadtests.source import Payload, Source, value
+from tests.parts.certificates import make_certificate
 from tests.parts.gateway import Deployment, GatewayProcess, contract
 from tests.parts.kafka import KafkaBroker, broker
 
@@ -54,6 +55,7 @@ class Stage:
             for at, one in enumerate(queries)
         ]
         first = options.pop("first", self.source.vector)
+        options.setdefault("tls", self.gateway.base_url.startswith("https:"))
         return Readers(self.port, count=count, requests=requests, first=first, **options)
 
     def one_chunk(self) -> bytes:
@@ -86,10 +88,11 @@ def stage(
     linger_ms: int = 0,
     payload: Payload = value,
     exposed: Mapping[str, Any] | None = None,
+    tls: bool = False,
     **stream: Any,
 ) -> Iterator[Stage]:
     """A new topic and a gateway that exposes it; ``stream`` are settings of that section, ``exposed`` parts of its
-    contract."""
+    contract. With ``tls`` it ends TLS itself, with an ECDSA key (P-256)."""
     asyncio.run(running.create_topic(topic, partitions))
     with on_core(CLIENT_CORE):
         source = Source(running.bootstrap, topic, partitions=partitions, linger_ms=linger_ms, payload=payload)
@@ -98,7 +101,7 @@ def stage(
             Path(directory),
             running.bootstrap,
             [contract(STREAM, topic, partitions=partitions, **(exposed or {}))],
-            settings={"stream": stream} if stream else {},
+            settings=({"stream": stream} if stream else {}) | ({"http": _certificate(Path(directory))} if tls else {}),
         )
         tokens = [deployment.token() for _ in range(TOKENS)]
         process = GatewayProcess(deployment, "a")
@@ -108,3 +111,8 @@ def stage(
             yield Stage(deployment, process, source, tokens)
         finally:
             process.stop()
+
+
+def _certificate(directory: Path) -> dict[str, Any]:
+    cert_file, key_file = make_certificate(directory, name="loadtest")
+    return {"tls_cert_file": str(cert_file), "tls_key_file": str(key_file)}

@@ -41,7 +41,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("edges", ["admin", "portal", "server", "transport"]),
     (
         "roots",
-        ["", "__main__", "administration", "app", "asgi", "cli", "client", "config", "control", "demo", "overview"],
+        ["", "__main__", "administration", "app", "asgi", "cli", "client", "config", "control", "demo", "keyring", "overview"],
     ),
 ]
 
@@ -52,6 +52,7 @@ SIDE_ROOMS = {"observability": {"words", "edges", "roots"}}
 FENCES: dict[str, list[str]] = {
     "aiokafka": ["kafka"],
     "redis": ["limits", "nodes", "auth.tickets"],
+    "httpx": ["auth.address"],
     "jwt": ["auth"],
     "cryptography": ["auth", "server.tls"],
     "starlette": ["transport", "admin", "portal", "app"],

@@ -232,16 +232,64 @@ def test_small_values_are_legal() -> None:
 ISSUER = '[[auth.issuers]]\nname = "idp"\nissuer = "https://idp.example"\naudience = "gateway"\n'
 
 
-def test_an_issuer_needs_a_key_file_and_asymmetric_algorithms(tmp_path: Path) -> None:
+def test_an_issuer_needs_keys_and_asymmetric_algorithms(tmp_path: Path) -> None:
     file = write(tmp_path / "g.toml", ISSUER + 'jwks_file = "keys.json"\nalgorithms = ["ES256"]\n')
     (issuer,) = load_settings(file, environ={}).auth.issuers
     assert (issuer.jwks_file, issuer.algorithms, issuer.require_typ) == (tmp_path / "keys.json", ("ES256",), True)
-    (problem,) = problems_of(write(file, ISSUER + 'jwks_url = "https://idp.example/keys"\n'))
-    assert problem == f"{file}:1: auth.issuers[0]: jwks_url is not supported by this version: use jwks_file"
     (problem,) = problems_of(write(file, ISSUER + 'jwks_file = "k"\nalgorithms = ["RS256", "HS256"]\n'))
     assert problem.startswith(f"{file}:6: auth.issuers[0].algorithms[1] = 'HS256': must be one of RS256,")
-    (problem,) = problems_of(write(file, ISSUER))
-    assert problem == f"{file}:1: auth.issuers[0]: jwks_file is missing: the file with the issuer's public keys"
+    one_place = (
+        f"{file}:1: auth.issuers[0]: one of jwks_url and jwks_file must be set: where the issuer's public keys are"
+    )
+    assert problems_of(write(file, ISSUER)) == [one_place]
+    assert problems_of(write(file, ISSUER + 'jwks_file = "k"\njwks_url = "https://idp.example/keys"\n')) == [one_place]
+    (problem,) = problems_of(write(file, ISSUER + 'jwks_file = "k"\njwks_ca_file = "ca.pem"\n'))
+    assert problem.endswith("jwks_ca_file is for jwks_url, which is not set")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("https://idp.example/keys", "https://idp.example:8443/a?b=c", "http://127.0.0.1:8080/jwks", "http://[::1]/k"),
+        *("http://localhost/keys", "http://127.9.9.9/keys"),
+    ],
+)
+def test_keys_come_from_an_https_address_or_from_this_machine(tmp_path: Path, url: str) -> None:
+    file = write(tmp_path / "g.toml", ISSUER + f'jwks_url = "{url}"\njwks_ca_file = "ca.pem"\n')
+    (issuer,) = load_settings(file, environ={}).auth.issuers
+    assert (issuer.jwks_url, issuer.jwks_ca_file, issuer.jwks_file) == (url, tmp_path / "ca.pem", None)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("http://idp.example/keys", "http://127.0.0.1.idp.example/k", "http://localhost.idp.example/k", "ftp://x/k"),
+        *(
+            "http://0.0.0.0/k",
+            "http://10.0.0.1/k",
+            "https:///keys",
+            "https://user@idp.example/k",
+            "https://:p@i.example/k",
+        ),
+        *(
+            "https://idp.example/k#f",
+            "https://idp.example/a b",
+            "https://idp.example:99999/k",
+            "https://[::1",
+            "idp/keys",
+        ),
+        *(
+            "https://idp.example/\u00fc",
+            "https://idp.example/" + "k" * 2048,
+            "file:///etc/passwd",
+            "HTTP://idp.example/k",
+        ),
+    ],
+)
+def test_keys_come_from_nowhere_else(tmp_path: Path, url: str) -> None:
+    (problem,) = problems_of(write(tmp_path / "g.toml", ISSUER + f'jwks_url = "{url}"\n'))
+    assert "auth.issuers[0].jwks_url" in problem
+    assert "must be" in problem
 
 
 def test_issuers_have_different_names_and_none_is_the_built_in_ones(tmp_path: Path) -> None:

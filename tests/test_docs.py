@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import pkgutil
 import re
 import shlex
@@ -39,7 +40,10 @@ FRONT = [ROOT / name for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md"
 PAGES = [*FRONT, *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "gateway").rglob("*.md"))]
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
-TOOLS = {"bash", "cat", "curl", "export", "hypercorn", "kill", "pip", "python3"}
+TOOLS = {
+    "bash", "cat", "chown", "cp", "curl", "docker", "echo", "export", "hypercorn", "install", "journalctl", "kill",
+    "kubectl", "nginx", "openssl", "pip", "python3", "systemctl", "systemd-analyze", "useradd",
+}  # fmt: skip
 """What commands in the pages may be, beside ours, make's targets and assignments."""
 
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -152,9 +156,14 @@ def flags(context: click.Context) -> set[str]:
     return {option for option in named if option.startswith("--")}
 
 
+NOBODY: Any = None
+
+
 def admin_paths() -> list[str]:
     """The routes of the management port, out of the app that serves them."""
-    app: Any = create_admin_app(health=Health([]), metrics=Metrics(Counters(), version="0"))
+    app: Any = create_admin_app(
+        health=Health([]), metrics=Metrics(Counters(), version="0"), administration=NOBODY, tokens=()
+    )
     routers = [cell.cell_contents for cell in app._app.__closure__ if isinstance(cell.cell_contents, Router)]
     assert len(routers) == 1
     return [route.path for route in routers[0].routes]  # type: ignore[attr-defined]
@@ -162,8 +171,7 @@ def admin_paths() -> list[str]:
 
 def public_paths() -> list[str]:
     """The routes of the public port; nothing is asked of the gate before a request comes."""
-    nobody: Any = None
-    return [route.path for route in routes(nobody)]  # type: ignore[attr-defined]
+    return [route.path for route in routes(NOBODY)]  # type: ignore[attr-defined]
 
 
 def make_targets() -> set[str]:
@@ -235,8 +243,8 @@ def test_every_reason_of_a_gap_is_described() -> None:
 
 def test_every_frame_of_a_client_is_described() -> None:
     known = {name.strip() for name in ws._COMMANDS.split(",")}
-    described = {f'{{"type": "{name}"}}' for name in known}
-    assert described <= rows("http-api.md")
+    frames = [json.loads(row) for row in rows("http-api.md") if row.startswith('{"type"')]
+    assert known == {frame["type"] for frame in frames}
 
 
 def test_every_header_of_ours_is_described() -> None:

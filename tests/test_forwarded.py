@@ -208,9 +208,7 @@ def test_networks_that_are_none_are_refused() -> None:
         TrustedProxies(["example.com"])
 
 
-@pytest.mark.parametrize(
-    ("trusted", "client"), [(["127.0.0.0/8"], "198.51.100.77"), (["10.0.0.0/8"], "127.0.0.1"), ([], "127.0.0.1")]
-)
+@pytest.mark.parametrize(("trusted", "client"), [(["127.0.0.0/8"], "198.51.100.77"), (["10.0.0.0/8"], "127.0.0.1")])
 async def test_the_access_log_names_who_a_trusted_proxy_names_and_links_stay_ours(
     kafka: Kafka, tmp_path: Path, trusted: list[str], client: str
 ) -> None:

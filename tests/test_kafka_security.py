@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 import time
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -23,8 +26,10 @@ from gateway.kafka.reader import TopicReader
 from gateway.kafka.tls import TlsFiles
 from tests.conftest import or_left_out
 from tests.parts import token_endpoint as endpoint_part
-from tests.parts.kafka import eventually
+from tests.parts.gateway import Deployment, GatewayProcess, contract
+from tests.parts.kafka import Kafka, eventually, free_port
 from tests.parts.kafka_secured import AUDIENCE, ISSUER, PASSWORD, Authority, SecuredKafka, secured
+from tests.parts.partner import Partner, problem
 from tests.parts.sink import RecordingSink
 from tests.parts.token_endpoint import CLIENT, SECRET
 
@@ -340,3 +345,116 @@ async def test_a_renewed_certificate_is_taken_without_a_restart(
     assert isinstance(said, NotTrusted)
     ca.write_bytes(locked.authority.file.read_bytes())
     assert await Offsets(made[-1]).check_readable(topic) == 1
+
+
+# ---- a gateway over several clusters ---------------------------------------------------------------------------------
+
+AWAY = ("lost", "refused", "closed")
+
+
+def on(cluster: str, document: dict[str, Any]) -> dict[str, Any]:
+    """The contract with its topic on another cluster."""
+    (channel,) = document["channels"].values()
+    channel["servers"] = [{"$ref": f"#/servers/{cluster}"}]
+    return document | {"servers": {cluster: {"host": "kafka.internal:9092", "protocol": "kafka-secure"}}}
+
+
+def scram(locked: SecuredKafka, word: str = PASSWORD) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": [locked.at("LOCKED")],
+        "security_protocol": "SASL_SSL",
+        "sasl_mechanism": "SCRAM-SHA-512",
+        "sasl_username": "reader",
+        "sasl_password": word,
+        "ssl_cafile": str(locked.authority.file),
+    }
+
+
+def check(deployment: Deployment, node: str) -> tuple[int, dict[str, dict[str, Any]]]:
+    """``gateway check``: the exit code, and what it says by name."""
+    command = [sys.executable, "-m", "gateway", "check", *deployment.options(node), "--format", "json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, {one["name"]: one for one in json.loads(done.stdout)["checks"]}
+
+
+async def test_each_stream_comes_from_its_own_cluster_and_one_that_is_away_hurts_no_other(
+    kafka: Kafka, locked: SecuredKafka, tmp_path: Path
+) -> None:
+    topic = f"shared-name-{uuid.uuid4().hex}"
+    closed = f"closed-{uuid.uuid4().hex}"
+    for broker, said in ((kafka, b'"main"'), (locked, b'"locked"')):
+        await broker.create_topic(topic)
+        await broker.produce(topic, [said])
+    await locked.create_topic(closed)
+    await asyncio.to_thread(locked.allow, "reader", topic)
+    deployment = Deployment(
+        tmp_path / "several",
+        kafka.bootstrap,
+        [
+            contract("open", topic, partitions=1),
+            on("locked", contract("vault", topic, partitions=1)),
+            on("locked", contract("closed", closed, partitions=1)),
+            on("gone", contract("lost", topic, partitions=1)),
+            on("mistaken", contract("refused", topic, partitions=1)),
+        ],
+        settings={
+            "kafka.clusters.locked": scram(locked),
+            "kafka.clusters.gone": {"bootstrap_servers": [f"127.0.0.1:{free_port()}"]},
+            "kafka.clusters.mistaken": scram(locked, "wrong-horse"),
+            "stream": {"heartbeat_seconds": 1},
+        },
+    )
+    node = GatewayProcess(deployment, "one")
+    await asyncio.to_thread(node.start)
+    try:
+        partner = Partner(node.base_url, deployment.token())
+        async with partner.open("sse", "open", from_="earliest") as stream:
+            assert (await stream.records(1))[0].data["data"] == "main"
+            # While the others wait for theirs and are refused, this one goes on.
+            answers = await asyncio.gather(*(partner.get(f"/v1/streams/{name}/records") for name in AWAY))
+            for answer in answers:
+                members = problem(answer, 503, "unavailable")
+                assert int(answer.headers["retry-after"]) >= 1
+                assert not any(word in json.dumps(members) for word in (topic, "127.0.0.1", "reader", "wrong-horse"))
+            await kafka.produce(topic, [b'"main again"'])
+            assert (await stream.records(1))[0].data["data"] == "main again"
+        (record,) = (await partner.pull("vault", from_="earliest"))["records"]
+        assert record["data"] == "locked"
+
+        status, body = node.readiness()
+        assert status == 200
+        assert body["status"] == "degraded"
+        stands = {name: one["status"] for name, one in body["dependencies"].items() if name.startswith("kafka")}
+        assert stands == {
+            "kafka": "ok",
+            "kafka:main": "ok",
+            "kafka:locked": "ok",
+            "kafka:gone": "down",
+            "kafka:mistaken": "down",
+        }
+        assert "kafka.clusters.mistaken.sasl_username" in body["dependencies"]["kafka:mistaken"]["detail"]
+        reasons = {one["stream"]: one["reason"] for one in body["readers"]}
+        assert "may not read topic" in reasons["closed"]
+        assert reasons["open"] == reasons["vault"] == ""
+    finally:
+        await asyncio.to_thread(node.stop)
+    assert "may not read topic" in node.log()
+    assert "wrong-horse" not in node.log()
+    assert PASSWORD not in node.log()
+
+    code, said_by_name = await asyncio.to_thread(check, deployment, "check")
+    assert code == 1
+    assert [said_by_name[f"kafka {name}"]["ok"] for name in ("main", "locked", "gone", "mistaken")] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert "correct kafka.clusters.mistaken.sasl_username" in said_by_name["kafka mistaken"]["details"][0]
+    assert "give it READ and DESCRIBE" in said_by_name[f"topic {closed}"]["details"][0]
+
+
+async def test_a_cluster_that_nobody_configured_is_told_at_the_start(kafka: Kafka, tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path / "none", kafka.bootstrap, [on("mian", contract("lost", "t"))])
+    with pytest.raises(RuntimeError, match=r"is no configured Kafka cluster, got 'mian'.*main"):
+        await asyncio.to_thread(GatewayProcess(deployment, "one").start)

@@ -35,6 +35,7 @@ from tests.parts.kafka import Kafka
 from tests.parts.partner import Partner
 from tests.parts.postgres import PostgresServer
 from tests.parts.redis import RedisServer
+from tests.test_docs import calls, texts
 
 ROOT = Path(__file__).resolve().parents[1]
 SCHEMA = json.loads((ROOT / "docs" / "reference" / "logs.schema.json").read_text())
@@ -337,6 +338,18 @@ def test_every_line_is_as_the_schema_says(day: Day) -> None:
     said = {line["event"] for line in day.lines}
     expected = {"serving", "access", "reloaded", "reload_refused", "dependency_away", "telemetry_away", "draining"}
     assert expected | {"stopped"} <= said
+
+
+def test_the_schema_knows_every_event_and_each_of_its_members() -> None:
+    documented: dict[str, Any] = SCHEMA["$defs"]
+    logged: dict[str, set[str]] = {}
+    for call in calls(name="event"):
+        for name in texts(call.args[2:3]):
+            members = {keyword.arg for keyword in call.keywords if keyword.arg not in (None, "exception")}
+            logged.setdefault(name, set()).update(str(member) for member in members)
+    assert logged.keys() == documented.keys() - {"sentence"}
+    for name, members in logged.items():
+        assert members <= documented[name]["properties"].keys(), name
 
 
 def test_the_schema_refuses_what_it_does_not_know() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
 import httpx
 import pytest
@@ -244,77 +243,6 @@ async def test_any_other_correlation_id_is_replaced(acme: Partner, sent: str) ->
 async def test_every_request_gets_a_correlation_id_of_its_own(acme: Partner) -> None:
     seen = {(await acme.get("/v1/streams")).headers["x-correlation-id"] for _ in range(3)}
     assert len(seen) == 3
-
-
-# ---- anything at all -------------------------------------------------------------------------------------------------
-
-REQUESTS = 160
-
-
-def _words(text: str, *more: str) -> list[str]:
-    return [*text.split(), *more]
-
-
-PIECES = {
-    "path": _words("/ v1 streams numbers sse records ndjson ws .. %2e%2e %00 %ff {x} * %F0%9F%8C%8D rows gone hidden")
-    + _words("; @ % admin readyz null", "a" * 500),
-    "name": _words("from cursor last_event_id on_gap envelope limit max_bytes wait %00 filter", ""),
-    "value": _words("latest earliest 0 -0 1e9 %ff%fe %00 2026-02-30T00:00:00Z + %2B 9999999999999 '-- %u0041 null 1")
-    + _words("2026-11-22T10:00:00%2002:00 [] 0001-01-01T00:00:00Z", "A" * 2000),
-    "method": _words("GET GET GET GET GET GET GET GET HEAD POST OPTIONS DELETE PUT"),
-    "header": _words("Accept Last-Event-ID X-Correlation-Id Origin Range If-None-Match Expect Upgrade Accept-Encoding")
-    + _words("Connection Sec-WebSocket-Version Authorization Cookie"),
-    "text": _words("*/* text/event-stream application/json;q= \xff\xfe bytes=0-1 keep-alive ,,, ;q=1 Bearer 13")
-    + _words("text/*;q=2 application/x-ndjson", "", "a" * 3000, "Bearer x", "Basic eA==", "\tx\t"),
-}
-
-
-def _anything(chance: random.Random, token: str) -> bytes:
-    """A request that HTTP would call one, with nothing sensible in it but by accident."""
-
-    def some(what: str, most: int) -> list[str]:
-        return [chance.choice(PIECES[what]) for _ in range(chance.randint(0, most))]
-
-    path = "/v1/streams/numbers/records" if chance.random() < 0.5 else "/" + "/".join(some("path", 5))
-    query = "&".join(f"{name}={chance.choice(PIECES['value'])}" for name in some("name", 4))
-    lines = [f"{name}: {chance.choice(PIECES['text'])}" for name in some("header", 4)]
-    if chance.random() < 0.8:
-        lines.append(f"Authorization: Bearer {token}")
-    target = f"{path}?{query}".replace(" ", "%20") if query else path
-    head = [f"{chance.choice(PIECES['method'])} {target} HTTP/1.1", "Host: x", "Content-Length: 0", *lines]
-    return "\r\n".join([*head, "", ""]).encode("latin-1")
-
-
-async def _status(host: str, port: int, request: bytes) -> int | None:
-    """The answer's status, or None for a connection that was just closed."""
-    reader, writer = await asyncio.open_connection(host, port)
-    try:
-        writer.write(request)
-        async with asyncio.timeout(40):
-            line = await reader.readline()
-        return int(line.split()[1]) if line else None
-    except ConnectionError:
-        return None
-    finally:
-        writer.transport.abort()
-
-
-async def test_no_request_whatsoever_is_a_5xx_or_hangs(acme: Partner, served: Node) -> None:
-    url = httpx.URL(served.base_url)
-    chance = random.Random(20_261_122)
-    requests = [_anything(chance, str(acme.token)) for _ in range(REQUESTS)]
-    found: dict[int | None, int] = {}
-    for first in range(0, REQUESTS, 16):
-        batch = requests[first : first + 16]
-        statuses = await asyncio.gather(*[_status(url.host, url.port or 80, one) for one in batch])
-        for request, status in zip(batch, statuses, strict=True):
-            assert status is None or status < 500, f"{status} for {request!r}"
-            found[status] = found.get(status, 0) + 1
-    assert found[200] > 3
-    assert found[400] > 20
-    assert found[404] > 20
-    assert found.get(None, 0) < 8
-    assert (await acme.pull("numbers", from_="earliest", limit=1))["records"]
 
 
 async def test_a_body_where_none_belongs_does_no_harm(acme: Partner, served: Node) -> None:

@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import datetime
 import hashlib
+import json
 import logging
+import re
 import socket
 import ssl
 import struct
@@ -18,8 +20,10 @@ from typing import Any
 
 import pytest
 import websockets
+from click.testing import CliRunner
 from websockets.frames import Frame, Opcode
 
+from gateway.cli import main
 from gateway.errors import ConfigurationProblems
 from gateway.ports import WRITER_EXTENSION, DirectWriter
 from gateway.server.bounds import ConnectionBounds
@@ -511,6 +515,23 @@ def test_a_certificate_says_until_when_it_is_valid(cert_file: Path) -> None:
     assert abs(expires - datetime.datetime.now(datetime.UTC) - DAY) < datetime.timedelta(hours=1)
     with pytest.raises(ConfigurationProblems, match=r"expired on .* UTC; renew it"):
         certificates.read(now=expires)
+
+
+def test_gateway_check_tells_of_the_certificate(cert_file: Path, tmp_path: Path) -> None:
+    def finding() -> tuple[bool, str]:
+        named = {"http.tls_cert_file": cert_file, "http.tls_key_file": cert_file.with_name("key.pem")}
+        options = [f"--set={name}={value}" for name, value in {**named, "data.dir": tmp_path / "data"}.items()]
+        result = CliRunner().invoke(main, ["check", "--format", "json", *options])
+        (found,) = [one for one in json.loads(result.stdout)["checks"] if one["name"] == "certificate"]
+        return found["ok"], found["details"][0]
+
+    ok, detail = finding()
+    assert ok
+    assert re.fullmatch(rf"{cert_file}, valid until \d{{4}}-\d\d-\d\d \d\d:\d\d UTC", detail)
+    make_certificate(cert_file.parent, name="x", begins=-2 * DAY, ends=-DAY)
+    ok, detail = finding()
+    assert not ok
+    assert "it expired on" in detail
 
 
 async def test_a_port_without_tls_has_nothing_to_read_again() -> None:

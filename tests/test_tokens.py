@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections import Counter
 from typing import Any
 
 import jwt
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from gateway.auth.keys import KeySet, VerifyingKey
 from gateway.auth.tokens import IssuerSettings, TokenVerifier, parse_bearer
 from gateway.clock import ManualClock
-from gateway.errors import TokenExpired, TokenInvalid, TokenMissing
+from gateway.errors import TokenExpired, TokenInvalid, TokenMissing, Unavailable
 from tests.parts.bad_tokens import bad_tokens
 from tests.parts.token_corpus import ALGORITHMS, ED25519_BASE, LEEWAY_SECONDS, MAX_LIFETIME_SECONDS, Corpus
 from tests.parts.tokens import ABSENT, AUDIENCE, ISSUER, PretendIssuer, SigningKey, decode
@@ -219,47 +220,197 @@ def test_an_algorithm_of_one_issuer_is_not_that_of_another() -> None:
     assert refusal_of(verifier, first.mint(key=second.keys[0])).reason == "algorithm_not_allowed"
 
 
-def test_the_key_is_asked_for_only_when_all_else_is_right() -> None:
+class Source:
+    """Keys that a test changes, and what was asked of it."""
+
+    def __init__(self, keys: KeySet | None) -> None:
+        self.keys = keys
+        self.next: KeySet | None = keys
+        self.sought: list[tuple[str | None, str]] = []
+
+    def current(self) -> KeySet | None:
+        return self.keys
+
+    async def look_for(self, kid: str | None, *, algorithm: str) -> None:
+        self.sought.append((kid, algorithm))
+        self.keys = self.next
+        if self.keys is None:
+            raise Unavailable(retry_after_ms=7000)
+
+
+def keys_of(issuer: PretendIssuer) -> KeySet:
+    return KeySet.parse(issuer.jwks())
+
+
+async def test_keys_are_looked_for_only_by_a_token_that_lacks_nothing_else() -> None:
     """So that a source that can fetch is not sent out by tokens that could never pass."""
-
-    class Asked:
-        def __init__(self) -> None:
-            self.times = 0
-
-        def find(self, kid: str | None, *, algorithm: str) -> VerifyingKey | None:
-            self.times += 1
-            return None
-
-    keys = Asked()
+    source = Source(None)
+    source.next = KeySet(())
     clock = ManualClock()
     issuer = PretendIssuer(KEY, clock=clock)
-    verifier = TokenVerifier([issuer.settings(keys=keys)], clock=clock)
+    verifier = TokenVerifier([issuer.settings(keys=source)], clock=clock)
     claims: dict[str, Any]
     for claims in ({"aud": "x"}, {"jti": ABSENT}, {"iat": clock.now() + 60}, {"scope": []}, {"iss": "x"}):
-        assert refusal_of(verifier, issuer.mint(claims=claims)).reason != "no_key"
-    assert keys.times == 0
-    assert refusal_of(verifier, issuer.mint()).reason == "no_key"
-    assert keys.times == 1
+        with pytest.raises(TokenInvalid) as caught:
+            await verifier.authenticate(issuer.mint(claims=claims))
+        assert caught.value.reason != "no_key"
+    assert source.sought == []
+    with pytest.raises(TokenInvalid) as caught:
+        await verifier.authenticate(issuer.mint())
+    assert caught.value.reason == "no_key"
+    assert source.sought == [("ed", "EdDSA")]
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
 
 
-def test_a_source_may_change_its_keys_under_a_running_verifier() -> None:
-    class Rotating:
-        def __init__(self, keys: KeySet) -> None:
-            self.keys = keys
-
-        def find(self, kid: str | None, *, algorithm: str) -> VerifyingKey | None:
-            return self.keys.find(kid, algorithm=algorithm)
-
+async def test_a_source_may_change_its_keys_under_a_running_verifier() -> None:
     clock = ManualClock()
     old = PretendIssuer(SigningKey("EdDSA", kid="old"), clock=clock)
     new = PretendIssuer(SigningKey("EdDSA", kid="new"), clock=clock)
-    source = Rotating(KeySet.parse(old.jwks()))
+    source = Source(keys_of(old))
     verifier = TokenVerifier([old.settings(keys=source)], clock=clock)
     assert verifier.verify(old.mint())
     assert refusal_of(verifier, new.mint()).reason == "no_key"
-    source.keys = KeySet.parse(new.jwks())
-    assert verifier.verify(new.mint())
+    source.next = keys_of(new)
+    assert await verifier.authenticate(new.mint())
     assert refusal_of(verifier, old.mint()).reason == "no_key"
+
+
+async def test_without_any_key_it_is_not_the_tokens_fault() -> None:
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    verifier = verifier_of(issuer, keys=Source(None))
+    with pytest.raises(Unavailable) as caught:
+        await verifier.authenticate(issuer.mint())
+    assert caught.value.retry_after_ms == 7000
+    assert refusal_of(verifier, issuer.mint()).reason == "no_key"
+
+
+class Counted(VerifyingKey):
+    """How often a signature was looked at."""
+
+    __slots__ = ("times",)
+
+    def is_signature(self, signature: bytes, *, of: bytes, algorithm: str) -> bool:
+        self.times = getattr(self, "times", 0) + 1
+        return super().is_signature(signature, of=of, algorithm=algorithm)
+
+
+def counted(key: SigningKey = KEY) -> Counted:
+    return Counted(key.public, kid=key.kid, algorithms=frozenset({key.algorithm}))
+
+
+def test_a_token_that_comes_again_costs_no_signature() -> None:
+    key, checks = counted(), Counter[str]()
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    verifier = TokenVerifier([issuer.settings(keys=KeySet((key,)))], clock=issuer.clock, checks=checks)
+    token = issuer.mint()
+    assert verifier.verify(token) is verifier.verify(token)
+    assert (key.times, checks) == (1, {"verified": 1, "remembered": 1})
+    assert verifier.verify(issuer.mint())
+    assert key.times == 2
+
+
+def test_what_is_remembered_ends_with_the_token_to_the_second() -> None:
+    clock = ManualClock()
+    issuer = PretendIssuer(KEY, clock=clock)
+    verifier = TokenVerifier([issuer.settings()], clock=clock, leeway_seconds=300)
+    token = issuer.mint(ttl_seconds=60)
+    verifier.verify(token)
+    clock.advance(59.75)
+    assert verifier.verify(token)
+    clock.advance(0.25)
+    for _ in range(2):
+        with pytest.raises(TokenExpired):
+            verifier.verify(token)
+    assert len(verifier) == 0
+
+
+def test_what_is_remembered_ends_with_the_keys_it_was_verified_by() -> None:
+    issuer = PretendIssuer(SigningKey("EdDSA", kid="k"), clock=ManualClock())
+    other = PretendIssuer(SigningKey("EdDSA", kid="k"), clock=issuer.clock)
+    source = Source(keys_of(issuer))
+    verifier = verifier_of(issuer, keys=source)
+    token = issuer.mint()
+    verifier.verify(token)
+    source.keys = keys_of(other)
+    assert refusal_of(verifier, token).reason == "signature"
+    source.keys = None
+    assert refusal_of(verifier, token).reason == "no_key"
+    source.keys = keys_of(issuer)
+    assert verifier.verify(token)
+    assert len(verifier) == 1
+
+
+def test_no_refusal_is_remembered() -> None:
+    key = counted()
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    source = Source(KeySet((key,)))
+    verifier = verifier_of(issuer, keys=source)
+    forged = issuer.mint(key=SigningKey("EdDSA", kid="ed"))
+    for _ in range(3):
+        assert refusal_of(verifier, forged).reason == "signature"
+    assert (key.times, len(verifier)) == (3, 0)
+    source.keys = KeySet(())
+    token = issuer.mint()
+    assert refusal_of(verifier, token).reason == "no_key"
+    source.keys = KeySet((key,))
+    assert verifier.verify(token)
+
+
+def test_what_is_remembered_is_bounded_and_the_least_used_goes_first() -> None:
+    key = counted()
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    verifier = TokenVerifier([issuer.settings(keys=KeySet((key,)))], clock=issuer.clock, remembered_tokens=3)
+    first, *others = [issuer.mint() for _ in range(4)]
+    for token in (first, *others[:2], first, others[2]):
+        verifier.verify(token)
+    assert (key.times, len(verifier)) == (4, 3)
+    verifier.verify(first)
+    assert key.times == 4
+    verifier.verify(others[0])
+    assert (key.times, len(verifier)) == (5, 3)
+
+
+def test_nothing_is_remembered_where_that_is_off() -> None:
+    key = counted()
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    verifier = TokenVerifier([issuer.settings(keys=KeySet((key,)))], clock=issuer.clock, remembered_tokens=0)
+    token = issuer.mint()
+    verifier.verify(token)
+    verifier.verify(token)
+    assert (key.times, len(verifier)) == (2, 0)
+
+
+def test_no_token_stays_in_memory() -> None:
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    verifier = verifier_of(issuer)
+    token = issuer.mint()
+    principal = verifier.verify(token)
+    assert token not in repr(vars(verifier))
+    assert token.rpartition(".")[2] not in repr((vars(verifier), principal))
+
+
+def test_servers_that_do_not_speak_rfc_9068_have_other_names_for_three_claims() -> None:
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    entra = verifier_of(issuer, client_id_claim="azp", token_id_claim="uti", scope_claim="roles", require_typ=False)
+    said = {"client_id": ABSENT, "jti": ABSENT, "scope": ABSENT, "azp": "app-1", "uti": "u-1"}
+    header = {"typ": "JWT"}
+    principal = entra.verify(issuer.mint(claims=said | {"roles": ["orders:read", "stock:read"]}, header=header))
+    assert (principal.client_id, principal.token_id) == ("app-1", "u-1")
+    assert principal.scopes == {"orders:read", "stock:read"}
+    assert entra.verify(issuer.mint(claims=said | {"roles": "a b"}, header=header)).scopes == {"a", "b"}
+    assert entra.verify(issuer.mint(claims=said, header=header)).scopes == frozenset()
+    for claims, reason in [
+        ({"azp": ABSENT}, "azp_missing"),
+        ({"azp": ["app-1"]}, "azp_not_text"),
+        ({"uti": ABSENT}, "uti_missing"),
+        ({"roles": [1]}, "scope_not_allowed"),
+        ({"roles": ["a b"]}, "scope_not_allowed"),
+        ({"roles": {"a": "b"}}, "scope_not_allowed"),
+        ({"roles": ["\u00fc"]}, "scope_not_allowed"),
+    ]:
+        assert refusal_of(entra, issuer.mint(claims=said | claims, header=header)).reason == reason, claims
+    assert refusal_of(verifier_of(issuer), issuer.mint(claims={"scope": ["a"]})).reason == "scope_not_allowed"
 
 
 def test_openssl_itself_takes_a_key_of_small_order_and_anybodys_signature_for_it() -> None:

@@ -7,8 +7,10 @@ caller learns one message for every reason; the reason itself, a slug from this 
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +18,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from gateway.auth.jose import Malformed, decode_base64url, decode_object
-from gateway.auth.keys import DEFAULT_ALGORITHMS, SUPPORTED_ALGORITHMS, KeySource
+from gateway.auth.keys import DEFAULT_ALGORITHMS, SUPPORTED_ALGORITHMS, KeySet, KeySource
 from gateway.clock import Clock
 from gateway.errors import TokenExpired, TokenInvalid, TokenMissing
 from gateway.model import Principal
@@ -36,6 +38,7 @@ _PLAIN_TYPES = frozenset({"", "jwt", "application/jwt"})
 # What id tokens, logout tokens and security events carry: where typ does not tell the kinds apart, these do.
 _OTHER_KINDS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
 _HEADERS_REMEMBERED = 256
+_SCOPES_REMEMBERED = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +47,7 @@ class IssuerSettings:
 
     ``name`` is the operator's word for it and what principals carry; ``issuer`` is the ``iss`` and ``audience`` the
     ``aud`` of its tokens, compared as they are. Without ``require_typ`` tokens with ``typ`` JWT or none pass too.
+    Servers that do not speak RFC 9068 have other names for three claims.
     """
 
     name: str
@@ -52,6 +56,9 @@ class IssuerSettings:
     keys: KeySource
     algorithms: tuple[str, ...] = DEFAULT_ALGORITHMS
     require_typ: bool = True
+    client_id_claim: str = "client_id"
+    token_id_claim: str = "jti"  # noqa: S105 - the name of a claim
+    scope_claim: str = "scope"
 
     def __post_init__(self) -> None:
         foreign = [name for name in self.algorithms if name not in SUPPORTED_ALGORITHMS]
@@ -62,10 +69,12 @@ class IssuerSettings:
 
 
 class TokenVerifier:
-    """Decides whether a token is one of ours to accept. Immutable; new keys or issuers make a new one.
+    """Decides whether a token is one of ours to accept. New issuers or files of keys make a new one.
 
-    ``verify`` neither waits nor fetches. It asks for the key last before the signature, so ``no_key`` as the reason
-    means: everything else about the token is in order. That is the moment for a source that can fetch to do so.
+    Only keys change under it. What was verified is remembered until then, or until its end: by the token's SHA-256, so
+    that no token stays in memory, and bounded, the one that was not used for the longest going first. A refusal is
+    never remembered. The key is asked for last before the signature, so that only a token that is in order in
+    everything else can make a source look for keys.
     """
 
     def __init__(
@@ -75,33 +84,85 @@ class TokenVerifier:
         clock: Clock,
         max_token_lifetime_seconds: int = 86_400,
         leeway_seconds: int = 5,
+        remembered_tokens: int = 4096,
+        checks: Counter[str] | None = None,
     ) -> None:
+        """``checks`` counts tokens found good, as ``verified`` or ``remembered``."""
         self._by_issuer = {settings.issuer: settings for settings in issuers}
         if len(self._by_issuer) != len(issuers) or len({settings.name for settings in issuers}) != len(issuers):
             raise ValueError("every issuer needs a name and an issuer string of its own")
         self._clock = clock
         self._max_lifetime = max_token_lifetime_seconds
         self._leeway = leeway_seconds
+        self._limit = remembered_tokens
+        self._remembered: OrderedDict[bytes, _Verified] = OrderedDict()
+        self._checks: Counter[str] = Counter() if checks is None else checks
         # Tokens of one key share their header letter by letter; reading it is a third of our own work.
         self._read_header = lru_cache(maxsize=_HEADERS_REMEMBERED)(_read_header)
         for settings in issuers:
             if not settings.require_typ:
                 _LOG.warning("issuer %s: tokens without typ at+jwt are accepted", settings.name)
 
+    def __len__(self) -> int:
+        """How many tokens are remembered."""
+        return len(self._remembered)
+
     def verify(self, token: str) -> Principal:
-        """A token as sent → who is calling. Raises TokenExpired if only its time is over, else TokenInvalid."""
+        """A token as sent → who is calling, by the keys that are there.
+
+        Raises TokenExpired if only its time is over, else TokenInvalid.
+        """
+        found = self._find(token)
+        if isinstance(found, Principal):
+            return found
+        raise _told(TokenInvalid("no_key"))
+
+    async def authenticate(self, token: str) -> Principal:
+        """The same, but a token that lacks nothing but its key waits while its issuer is asked for keys.
+
+        Raises Unavailable too, where the issuer's keys could not be had so far.
+        """
+        found = self._find(token)
+        if not isinstance(found, Principal):
+            await found.keys.look_for(found.kid, algorithm=found.algorithm)
+            return self.verify(token)
+        return found
+
+    def _find(self, token: str) -> Principal | _KeyMissing:
         try:
-            return self._verify(token)
+            if len(token) > MAX_TOKEN_BYTES:
+                raise TokenInvalid("too_long")
+            if not token.isascii():
+                raise TokenInvalid("not_base64url")
+            text = token.encode("ascii")
+            digest = hashlib.sha256(text).digest()
+            known = self._remembered.get(digest)
+            if known is not None:
+                if known.source.current() is known.keys:
+                    return self._recall(digest, known)
+                del self._remembered[digest]
+            return self._verify(text, digest)
         except (TokenInvalid, TokenExpired) as refusal:
-            _LOG.info("token refused: %s", refusal.reason, extra={"reason": refusal.reason})
+            _told(refusal)
             raise
 
-    def _verify(self, token: str) -> Principal:
-        if len(token) > MAX_TOKEN_BYTES:
-            raise TokenInvalid("too_long")
-        if not token.isascii():
-            raise TokenInvalid("not_base64url")
-        signed, _, signature_part = token.encode("ascii").rpartition(b".")
+    def _recall(self, digest: bytes, known: _Verified) -> Principal:
+        if self._clock.now() >= known.principal.expires_at:
+            del self._remembered[digest]
+            raise TokenExpired
+        self._remembered.move_to_end(digest)
+        self._checks["remembered"] += 1
+        return known.principal
+
+    def _remember(self, digest: bytes, verified: _Verified) -> None:
+        self._checks["verified"] += 1
+        if self._limit:
+            self._remembered[digest] = verified
+            if len(self._remembered) > self._limit:
+                self._remembered.popitem(last=False)
+
+    def _verify(self, token: bytes, digest: bytes) -> Principal | _KeyMissing:
+        signed, _, signature_part = token.rpartition(b".")
         header_part, _, payload_part = signed.partition(b".")
         if not header_part or not payload_part or not signature_part:
             raise TokenInvalid("not_three_parts")
@@ -115,7 +176,8 @@ class TokenVerifier:
         settings = self._by_issuer.get(issuer) if type(issuer) is str else None
         if settings is None:
             raise TokenInvalid("iss_unknown")
-        if header.algorithm not in settings.algorithms:
+        algorithm = header.algorithm
+        if algorithm not in settings.algorithms:
             raise TokenInvalid("algorithm_not_allowed")
         if header.typ not in _ACCESS_TOKEN_TYPES and (
             settings.require_typ or header.typ not in _PLAIN_TYPES or not _OTHER_KINDS.isdisjoint(claims)
@@ -125,23 +187,25 @@ class TokenVerifier:
         now = self._clock.now()
         expires_at = self._check_times(claims, now=now)
         principal = Principal(
-            issuer=settings.name,
-            client_id=_text(claims, "client_id"),
-            subject=_text(claims, "sub"),
-            scopes=_read_scopes(claims),
-            token_id=_text(claims, "jti"),
-            expires_at=expires_at,
-            claims=MappingProxyType(claims),
+            settings.name,
+            _text(claims, settings.client_id_claim),
+            _text(claims, "sub"),
+            _read_scopes(claims, settings.scope_claim),
+            _text(claims, settings.token_id_claim),
+            expires_at,
+            MappingProxyType(claims),
         )
-        key = settings.keys.find(header.kid, algorithm=header.algorithm)
-        if key is None:
-            raise TokenInvalid("no_key")
-        if header.algorithm not in key.algorithms:
+        keys = settings.keys.current()
+        key = None if keys is None else keys.find(header.kid, algorithm=algorithm)
+        if keys is None or key is None:
+            return _KeyMissing(settings.keys, header.kid, algorithm)
+        if algorithm not in key.algorithms:
             raise TokenInvalid("key_does_not_fit")
-        if not key.is_signature(signature, of=signed, algorithm=header.algorithm):
+        if not key.is_signature(signature, of=signed, algorithm=algorithm):
             raise TokenInvalid("signature")
         if now >= expires_at:
             raise TokenExpired
+        self._remember(digest, _Verified(principal, settings.keys, keys))
         return principal
 
     def _check_times(self, claims: Mapping[str, Any], *, now: float) -> int:
@@ -167,8 +231,23 @@ def parse_bearer(header_value: str) -> str:
         return match[1]
     if header_value.partition(" ")[0].lower() != "bearer":
         raise TokenMissing
-    _LOG.info("token refused: %s", "not_a_bearer", extra={"reason": "not_a_bearer"})
-    raise TokenInvalid("not_a_bearer")
+    raise _told(TokenInvalid("not_a_bearer"))
+
+
+class _Verified(NamedTuple):
+    """A token that was found good by these keys, and good only as long as its source has no others."""
+
+    principal: Principal
+    source: KeySource
+    keys: KeySet
+
+
+class _KeyMissing(NamedTuple):
+    """A token that is in order but for its key, which is not there."""
+
+    keys: KeySource
+    kid: str | None
+    algorithm: str
 
 
 class _Header(NamedTuple):
@@ -223,8 +302,22 @@ def _check_audience(claims: Mapping[str, Any], ours: str) -> None:
     raise TokenInvalid("aud_not_ours" if "aud" in claims else "aud_missing")
 
 
-def _read_scopes(claims: Mapping[str, Any]) -> frozenset[str]:
-    scope = claims.get("scope", "")
+def _read_scopes(claims: Mapping[str, Any], name: str) -> frozenset[str]:
+    """RFC 9068 has one text with spaces; other names also come with a list, as servers have that use them."""
+    scope = claims.get(name, "")
+    if name != "scope" and type(scope) is list and all(type(each) is str and " " not in each for each in scope):
+        scope = " ".join(scope)
     if type(scope) is not str or not (scope.isascii() and scope.isprintable()):
         raise TokenInvalid("scope_not_allowed")
+    return _split_scopes(scope)
+
+
+@lru_cache(maxsize=_SCOPES_REMEMBERED)
+def _split_scopes(scope: str) -> frozenset[str]:
     return frozenset(scope.split(" ")) - {""}
+
+
+def _told(refusal: TokenInvalid | TokenExpired) -> TokenInvalid | TokenExpired:
+    """The refusal, once it is in the log."""
+    _LOG.info("token refused: %s", refusal.reason, extra={"reason": refusal.reason})
+    return refusal

@@ -15,9 +15,11 @@ from gateway.cli.options import format_option, print_json, read_settings, settin
 from gateway.errors import ConfigurationProblems, GatewayError
 
 if TYPE_CHECKING:
+    from gateway.auth.apart import Apart
     from gateway.catalog.catalog import Catalog
     from gateway.catalog.contracts import Contracts
     from gateway.config import Settings
+    from gateway.config.settings import IssuerSettings
     from gateway.database.database import Database
     from gateway.kafka.cluster import KafkaCluster
     from gateway.kafka.offsets import Offsets
@@ -76,9 +78,11 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     issuers = settings.auth.issuer_names()
     known = f"issuers: {', '.join(issuers)}" if issuers else "no issuer in auth.issuers: no token will be accepted"
     yield Finding("settings", ok=True, details=[known])
+    if settings.http.tls_cert_file is not None:
+        yield await asyncio.to_thread(_check_certificate, settings)
     contracts, finding = _check_contracts(settings)
     yield finding
-    for finding in _check_keys(settings):
+    for finding in await _check_keys(settings):
         yield finding
     catalog, finding = await asyncio.to_thread(_check_database, settings)
     yield finding
@@ -89,6 +93,19 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield await _check_redis(settings)
     if settings.telemetry.otlp_endpoint is not None:
         yield await asyncio.to_thread(_check_telemetry, settings)
+
+
+def _check_certificate(settings: Settings) -> Finding:
+    from gateway.server.tls import Certificates
+
+    http = settings.http
+    certificates = Certificates(cert_file=str(http.tls_cert_file), key_file=str(http.tls_key_file), name="http")
+    try:
+        certificate = certificates.read()
+    except ConfigurationProblems as error:
+        return Finding("certificate", ok=False, details=error.problems)
+    until = f"{http.tls_cert_file}, valid until {certificate.expires:%Y-%m-%d %H:%M} UTC"
+    return Finding("certificate", ok=True, details=[until])
 
 
 def _check_contracts(settings: Settings) -> tuple[Contracts | None, Finding]:
@@ -102,20 +119,41 @@ def _check_contracts(settings: Settings) -> tuple[Contracts | None, Finding]:
     return contracts, Finding("contracts", ok=True, details=[streams])
 
 
-def _check_keys(settings: Settings) -> list[Finding]:
-    from gateway.auth.keys import load_jwks_file
+async def _check_keys(settings: Settings) -> list[Finding]:
+    """All issuers at once, so that the dead among them cost the time of one."""
+    from gateway.auth.apart import Apart
 
-    findings = []
-    for issuer in settings.auth.issuers:
-        if issuer.jwks_file is None:
-            continue
+    apart = Apart()
+    try:
+        asked = [_check_issuer(issuer, settings, apart=apart) for issuer in settings.auth.issuers]
+        return await asyncio.gather(*asked)
+    finally:
+        await apart.close()
+
+
+async def _check_issuer(issuer: IssuerSettings, settings: Settings, *, apart: Apart) -> Finding:
+    from gateway.auth.keys import KeySet, KeySetRefused, load_jwks_file
+
+    name = f"keys of {issuer.name}"
+    if issuer.jwks_file is not None:
         try:
             load_jwks_file(issuer.jwks_file, algorithms=issuer.algorithms)
         except ConfigurationProblems as error:
-            findings.append(Finding(f"keys of {issuer.name}", ok=False, details=error.problems))
-        else:
-            findings.append(Finding(f"keys of {issuer.name}", ok=True, details=[str(issuer.jwks_file)]))
-    return findings
+            return Finding(name, ok=False, details=error.problems)
+        return Finding(name, ok=True, details=[str(issuer.jwks_file)])
+    from gateway.auth.address import KeysUnreachable
+    from gateway.config.adapters import jwks_address
+
+    place = str(issuer.jwks_url)
+    try:
+        answer = await jwks_address(issuer, settings, apart=apart).ask()
+        keys = await asyncio.to_thread(KeySet.parse, answer.document, algorithms=issuer.algorithms)
+    except KeysUnreachable as error:
+        return Finding(name, ok=False, details=[f"{place}: {error}"])
+    except KeySetRefused as refused:
+        return Finding(name, ok=False, details=[f"{place}: {problem}" for problem in refused.problems])
+    left_out = [f"passed over, {note}" for note in keys.notes]
+    return Finding(name, ok=True, details=[f"{len(keys.keys)} from {place}", *left_out])
 
 
 def _check_database(settings: Settings) -> tuple[Catalog | None, Finding]:

@@ -17,6 +17,7 @@ from gateway.config.values import (
     BearerToken,
     CursorKey,
     DatabaseUrl,
+    JwksUrl,
     Name,
     Network,
     OtlpHeader,
@@ -223,8 +224,13 @@ class IssuerSettings(Section):
     issuer: str = Field(min_length=1, description="The exact iss claim of its tokens.")
     audience: str = Field(min_length=1, description="The aud claim its tokens must hold for this gateway.")
     jwks_file: Path | None = Field(None, description="File with the issuer's public keys (JWK Set).")
-    jwks_url: str | None = Field(
-        None, description="Address of the issuer's public keys; not supported by this version, use jwks_file."
+    jwks_url: JwksUrl | None = Field(
+        None,
+        description="Address of the issuer's public keys, followed while the gateway runs; or jwks_file.",
+        json_schema_extra={"allowed": "an https address; http to 127.0.0.1, [::1] or localhost only"},
+    )
+    jwks_ca_file: Path | None = Field(
+        None, description="PEM file of the authorities to trust for jwks_url; without it the system's."
     )
     algorithms: tuple[Algorithm, ...] = Field(
         ("RS256", "PS256", "ES256", "ES384", "ES512", "EdDSA"),
@@ -234,16 +240,54 @@ class IssuerSettings(Section):
     require_typ: bool = Field(
         True, description="Whether the header typ must be at+jwt (RFC 9068); false is written to the log at the start."
     )
+    client_id_claim: str = Field(
+        "client_id", min_length=1, description="The claim that names the application: azp for some servers."
+    )
+    token_id_claim: str = Field(
+        "jti", min_length=1, description="The claim that names the token itself: uti for some servers."
+    )
+    scope_claim: str = Field(
+        "scope",
+        min_length=1,
+        description="The claim that holds the scopes, text with spaces; under another name also a list.",
+    )
 
     @model_validator(mode="after")
-    def _keys_come_from_a_file(self) -> Self:
-        if self.jwks_url is not None:
-            raise ValueError("jwks_url is not supported by this version: use jwks_file")
-        if self.jwks_file is None:
-            raise ValueError("jwks_file is missing: the file with the issuer's public keys")
+    def _keys_come_from_one_place(self) -> Self:
+        if (self.jwks_file is None) == (self.jwks_url is None):
+            raise ValueError("one of jwks_url and jwks_file must be set: where the issuer's public keys are")
+        if self.jwks_ca_file is not None and self.jwks_url is None:
+            raise ValueError("jwks_ca_file is for jwks_url, which is not set")
         if self.name == BUILTIN_ISSUER:
             raise ValueError(f"the name {BUILTIN_ISSUER} belongs to the built-in issuer")
         return self
+
+
+class JwksSettings(Section):
+    """How the addresses of issuers' keys are asked."""
+
+    timeout_seconds: float = Field(
+        5.0, gt=0, le=60, description="Longest time for one answer, in seconds; a token with an unknown key waits."
+    )
+    cooldown_seconds: float = Field(
+        30.0,
+        ge=0.1,
+        le=3600,
+        description="Shortest time between two fetches that tokens with unknown keys cause, and after one that failed, "
+        "in seconds.",
+    )
+    refresh_seconds: float = Field(
+        3600.0,
+        ge=0.1,
+        le=86_400,
+        description="Longest time between fetches, in seconds; Cache-Control may shorten it, down to cooldown_seconds.",
+    )
+    stale_seconds: float = Field(
+        86_400.0,
+        ge=0,
+        le=2_592_000,
+        description="How long known keys are used while the issuer gives no good answer, in seconds.",
+    )
 
 
 class BuiltinSettings(Section):
@@ -259,11 +303,19 @@ class AuthSettings(Section):
 
     issuers: tuple[IssuerSettings, ...] = Field((), description="Authorization servers; each a table.")
     builtin: BuiltinSettings = BuiltinSettings()
+    jwks: JwksSettings = JwksSettings()
     max_token_lifetime_seconds: int = Field(
         86_400, ge=1, le=31_536_000, description="Longest accepted time between iat and exp, in seconds."
     )
     leeway_seconds: int = Field(
         5, ge=0, le=300, description="Clock difference forgiven in nbf and iat, in seconds; exp is exact."
+    )
+    remembered_tokens: int = Field(
+        4096,
+        ge=0,
+        le=1_000_000,
+        description="How many verified tokens are remembered, by their SHA-256, so that one that comes again costs no "
+        "signature check; 0 turns it off.",
     )
 
     def issuer_names(self) -> tuple[str, ...]:

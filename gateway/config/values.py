@@ -15,6 +15,7 @@ _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 _BEARER = re.compile(r"[A-Za-z0-9._~+/-]+=*")
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[ \t]*[\x21-\x7e][\x20-\x7e]*")
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+MAX_URL_LENGTH = 2048
 _WILDCARDS = {"0.0.0.0": "localhost", "::": "localhost", "": "localhost"}  # noqa: S104 (recognised, not bound)
 
 
@@ -55,6 +56,29 @@ def check_token_url(value: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username or parts.fragment:
         raise ValueError("must be an http or https address without user or fragment")
     return value
+
+
+def check_jwks_url(value: str) -> str:
+    if len(value) > MAX_URL_LENGTH or not (value.isascii() and value.isprintable()) or " " in value:
+        raise ValueError(f"must be an address of at most {MAX_URL_LENGTH} ASCII characters without spaces")
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        raise ValueError("must be an https address with a host, and a port from 1 to 65535 if any") from None
+    if not host or parts.username is not None or parts.fragment:
+        raise ValueError("must be an https address without user or fragment")
+    if parts.scheme != "https" and not (parts.scheme == "http" and is_this_machine(host)):
+        # Whoever stands on the way of a plain answer can put keys of their own into it.
+        raise ValueError("must begin with https://; http:// is for 127.0.0.1, [::1] and localhost alone")
+    return value
+
+
+def is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 def check_redis_url(value: SecretStr) -> SecretStr:
@@ -102,6 +126,7 @@ Name = Annotated[str, AfterValidator(check_name)]
 Servers = Annotated[tuple[HostPort, ...], BeforeValidator(read_comma_list)]
 Network = Annotated[str, AfterValidator(check_network)]
 PublicUrl = Annotated[str, AfterValidator(check_public_url)]
+JwksUrl = Annotated[str, AfterValidator(check_jwks_url)]
 TokenUrl = Annotated[str, AfterValidator(check_token_url)]
 RedisUrl = Annotated[SecretStr, AfterValidator(check_redis_url)]
 DatabaseUrl = Annotated[SecretStr, AfterValidator(check_database_url)]

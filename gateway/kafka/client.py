@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,8 @@ _METADATA_SECONDS = 2.0
 # What is inflated or checked between two turns of the loop; more than that is done beside it.
 _INLINE_BYTES = 1 << 20
 _INLINE_CHECK_BYTES = 4 << 20
+_SILENT_SECONDS = 1.0
+_FORGIVEN_SECONDS = 30.0
 _DOUBT_TIMES = 3
 _DOUBT_SECONDS = 1.0
 _DOUBT_PAUSE_SECONDS = 0.25
@@ -70,6 +73,7 @@ class GuardedClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         self._batch_bytes = batch_bytes
         self._refused = refused
         self._doubts: dict[Place, _Doubt] = {}
+        self._asked: dict[Any, float] = {}
         self._connect_options = {
             "client_id": options.get("client_id"),
             "request_timeout_ms": int(_CONNECT_SECONDS * 1000),
@@ -175,8 +179,21 @@ class GuardedClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
 
     # ---- fetches -------------------------------------------------------------------------------------------------
 
+    def any_node(self) -> Any:
+        """A broker to ask what any of them knows: at random, but none that owes an answer for longer than a second."""
+        now = asyncio.get_running_loop().time()
+        nodes = [broker.nodeId for broker in self.cluster.brokers()]
+        prompt = [node for node in nodes if not _SILENT_SECONDS < now - self._asked.get(node, now) < _FORGIVEN_SECONDS]
+        # Which one is nobody's secret.
+        return random.choice(prompt or nodes or [None])  # noqa: S311
+
     async def send(self, node_id: Any, request: Any, *, group: int = ConnectionGroup.DEFAULT) -> Any:
+        asked = asyncio.get_running_loop().time()
+        if asked - self._asked.setdefault(node_id, asked) >= _FORGIVEN_SECONDS:
+            self._asked[node_id] = asked
         response = await super().send(node_id, request, group=group)
+        # Not where it was cancelled or failed: whoever asks has less patience than a request.
+        self._asked.pop(node_id, None)
         if isinstance(request, FetchRequest):
             await self._look_through(request, response)
         return response

@@ -158,7 +158,7 @@ class KafkaCluster:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 client = await self._connected()
-                return await client.send(client.get_random_node() if node is None else node, request)
+                return await client.send(client.any_node() if node is None else node, request)
         except (IncompatibleBrokerVersion, NotImplementedError) as fault:
             # Found when the versions were compared, before anything was sent: the client is as good as before.
             raise Unsupported(f"Kafka cluster {self._name}: {describe(fault)}") from fault

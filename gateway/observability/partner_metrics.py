@@ -42,6 +42,18 @@ class PartnerCollector(Collector):
             ["reason"],
             (((reason,), count) for reason, count in counters.refused_tokens.items()),
         )
+        yield counter(
+            "gateway_tokens_accepted",
+            "Access tokens found good, by how: their signature verified, or remembered from before.",
+            ["how"],
+            (((how,), counters.tokens_accepted[how]) for how in ("verified", "remembered")),
+        )
+        yield counter(
+            "gateway_key_fetches",
+            "Answers of issuers that were asked for their keys, by outcome.",
+            ["issuer", "outcome"],
+            counters.key_fetches.items(),
+        )
 
     def _reads(self) -> Iterator[Metric]:
         census = self._counters.census()

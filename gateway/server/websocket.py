@@ -202,7 +202,8 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         if self._failed:
             return
         if self.close_sent or self.conn.state is not OPEN:
-            # A close frame is out already; there cannot be a second one.
+            # A close frame is out already, or prepared as the answer to the peer's own; there cannot be a second one.
+            self.transport.write(b"".join(self.conn.data_to_send()))
             self.transport.close()
             return
         # Pongs prepared before the failure are not worth sending to a flooder.

@@ -105,10 +105,10 @@ def _typed(name: str, kind: FieldType, text: str) -> Comparable:
         return _boolean(name, text)
     if kind == "integer":
         if not _INTEGER.fullmatch(text):
-            raise InvalidParameter(f"filter on {name}: {_show(text)} is not an integer.")
+            raise InvalidParameter(f"filter on {name}: {_show(text)} is not an integer; allowed: digits such as -7.")
         return int(text)
     if not _NUMBER.fullmatch(text):
-        raise InvalidParameter(f"filter on {name}: {_show(text)} is not a JSON number.")
+        raise InvalidParameter(f"filter on {name}: {_show(text)} is not a JSON number; allowed: 4.5, -1e3.")
     number = int(text) if _INTEGER.fullmatch(text) else float(text)
     if number in (float("inf"), float("-inf")):
         raise InvalidParameter(f"filter on {name}: {_show(text)} is beyond the range of numbers.")

@@ -99,7 +99,7 @@ def serve_document(kind: Kind, store: DocumentStore) -> Callable[[Gate, Scope, R
 
     async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         demand([value for name, value in scope["headers"] if name == b"accept"], kind.media_type)
-        audience = _audience(gate, scope)
+        audience = await _audience(gate, scope)
         parse_nothing(scope["query_string"])
         contracts = gate.snapshot().contracts
         document = await store.document(kind, audience, contracts_digest=contracts.digest, public_url=gate.public_url())
@@ -126,12 +126,13 @@ def serve_document(kind: Kind, store: DocumentStore) -> Callable[[Gate, Scope, R
     return serve
 
 
-def _audience(gate: Gate, scope: Scope) -> Audience:
+async def _audience(gate: Gate, scope: Scope) -> Audience:
+    if not any(name == b"authorization" for name, _ in scope["headers"]):
+        return public_audience(gate.snapshot().contracts.values())
+    principal = await gate.principal(scope)
     snapshot = gate.snapshot()
     contracts = snapshot.contracts.values()
-    if not any(name == b"authorization" for name, _ in scope["headers"]):
-        return public_audience(contracts)
-    tenant, _ = member(gate.principal(scope), snapshot.catalog)
+    tenant, _ = member(principal, snapshot.catalog)
     scope["state"]["access_fields"].update(tenant=tenant.name)
     return tenant_audience(tenant, contracts, snapshot.catalog, now=gate.now())
 

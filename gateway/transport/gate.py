@@ -84,22 +84,23 @@ class Gate:
         """Epoch seconds."""
         return self._clock.now()
 
-    def principal(self, scope: Scope) -> Principal:
-        """Who the request's one credential says it is. Raises Unauthorized and AmbiguousCredentials."""
+    async def principal(self, scope: Scope) -> Principal:
+        """Who the request's one credential says it is. Raises Unauthorized and AmbiguousCredentials; Unavailable where
+        the keys to tell it by cannot be had."""
         sent = [value for name, value in scope["headers"] if name == b"authorization"]
         if not sent:
             raise TokenMissing("The request holds no access token.")
         if len(sent) > 1:
             raise AmbiguousCredentials("The request holds more than one Authorization header.")
-        principal = self.verify(parse_bearer(sent[0].decode("latin-1")))
+        principal = await self.verify(parse_bearer(sent[0].decode("latin-1")))
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
         self._check_origin(scope, principal)
         return principal
 
-    def verify(self, token: str) -> Principal:
+    async def verify(self, token: str) -> Principal:
         """Who the token says is calling, if nobody has taken it back. Raises Unauthorized and AccessWithdrawn."""
         try:
-            principal = self.snapshot().verifier.verify(token)
+            principal = await self.snapshot().verifier.authenticate(token)
             self.snapshot().check_revoked(principal, now=self._clock.now())
         except TokenInvalid as error:
             self.counters.count_refused_token(error.reason)
@@ -119,7 +120,7 @@ class Gate:
         if origin not in application.origins:
             raise OriginNotAllowed("The application does not list this origin.")
 
-    def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
+    async def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
         """The grant, the parsed request and the shape of a read."""
         stream = scope["path_params"]["stream"]
         known = self.snapshot().contracts
@@ -131,9 +132,10 @@ class Gate:
             fields["stream"] = stream
         try:
             self.registry.refuse_while_draining()
-            grant = decide(
-                self.principal(scope), contract, self.snapshot().catalog, transport=transport, now=self._clock.now()
-            )
+            principal = await self.principal(scope)
+            # Asking for keys may have taken a while: what holds is what holds now.
+            contract = self.snapshot().contracts.get(stream)
+            grant = decide(principal, contract, self.snapshot().catalog, transport=transport, now=self._clock.now())
             request = parse_read(scope["query_string"], transport=transport, last_event_id=_last_event_id(scope))
             filters = visible_filters(grant.contract)
             shape = shape_of(grant.contract, request, transport=transport, filters=filters)

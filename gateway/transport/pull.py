@@ -28,7 +28,7 @@ FULLER_SECONDS: Final = 0.25
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
-    grant, request, shape = gate.admit(scope, transport=TRANSPORT)
+    grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
     page = _Page(request)
     with gate.counted(grant, transport=TRANSPORT) as tally:
         async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:

@@ -86,7 +86,7 @@ def _forced(transport: Transport) -> Serve:
 async def _list(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """GET /v1/streams: what this token may read."""
     demand(_accept(scope), "application/json")
-    principal = gate.principal(scope)
+    principal = await gate.principal(scope)
     snapshot = gate.snapshot()
     found = readable(principal, snapshot.contracts.values(), snapshot.catalog, now=gate.now())
     limit, after = parse_listing(scope["query_string"])

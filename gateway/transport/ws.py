@@ -30,7 +30,7 @@ _COMMANDS = "auth, pause, resume"
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
-    grant, request, shape = gate.admit(scope, transport=TRANSPORT)
+    grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
     async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
@@ -118,7 +118,7 @@ async def _refresh(gate: Gate, subscription: Subscription, command: dict[str, An
     if not isinstance(command.get("token"), str) or len(command) > 2:
         raise BadRequest('The frame auth has one member besides type: "token", the access token.')
     try:
-        principal = gate.verify(command["token"])
+        principal = await gate.verify(command["token"])
         await gate.sessions.refresh(subscription.session, principal, gate.tenant(principal))
     except GatewayError as error:
         subscription.say("error", {"code": error.code, "reason": error.detail})

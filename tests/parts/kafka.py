@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import fcntl
 import os
@@ -229,12 +230,14 @@ class KafkaBroker(Kafka):
         jvm_flags: Sequence[str] = (),
         format_flags: Sequence[str] = (),
         port: int | None = None,
+        node: int = 1,
     ) -> None:
         """``properties`` follow the usual ones and win over them."""
         super().__init__(port or free_port())
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
         self._controller_port = free_port()
+        self._node = node
         self._properties = properties
         self._jvm_flags = jvm_flags
         self._format_flags = format_flags
@@ -264,10 +267,22 @@ class KafkaBroker(Kafka):
                 preexec_fn=die_with_parent,
             )
 
-    def prepare(self) -> None:
-        """Format the directory, once."""
-        if not (self._directory / "data" / "meta.properties").exists():
+    def prepare(self, *, like: KafkaBroker | None = None) -> None:
+        """Format the directory, once; cheaply where another broker's, formatted already, can be taken over."""
+        if (self._directory / "data" / "meta.properties").exists():
+            return
+        self._write_properties()
+        if like is None:
             self._format()
+            return
+        shutil.copytree(like._directory / "data", self._directory / "data")
+        identity = {
+            "node.id": self._node,
+            "directory.id": base64.urlsafe_b64encode(os.urandom(16)).decode().rstrip("="),
+        }
+        own = self._directory / "data" / "meta.properties"
+        lines = [line.partition("=") for line in own.read_text().splitlines()]
+        own.write_text("".join(f"{name}{sign}{identity.get(name, value)}\n" for name, sign, value in lines))
 
     def wait_up(self) -> None:
         """Return when it answers."""
@@ -323,10 +338,9 @@ class KafkaBroker(Kafka):
     def _command(self) -> list[str]:
         return [java(), *_JVM, *self._jvm_flags, "-cp", f"{libraries()}/*"]
 
-    def _format(self) -> None:
+    def _write_properties(self) -> None:
         self._directory.mkdir(parents=True, exist_ok=True)
-        properties = self._directory / "server.properties"
-        properties.write_text(
+        (self._directory / "server.properties").write_text(
             _PROPERTIES.format(
                 port=self.port,
                 controller_port=self._controller_port,
@@ -334,7 +348,10 @@ class KafkaBroker(Kafka):
             )
             + self._properties
         )
-        command = [*self._command(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", str(properties)]
+
+    def _format(self) -> None:
+        properties = str(self._directory / "server.properties")
+        command = [*self._command(), "kafka.tools.StorageTool", "format", "-t", _CLUSTER_ID, "-c", properties]
         command += self._format_flags
         formatted = subprocess.run(command, capture_output=True, text=True, check=False)
         if formatted.returncode != 0:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.parts.kafka import Kafka, KafkaBroker, free_port
@@ -21,6 +20,7 @@ offsets.topic.replication.factor=3
 transaction.state.log.replication.factor=3
 transaction.state.log.min.isr=2
 auto.leader.rebalance.enable=false
+auto.create.topics.enable=true
 controller.quorum.election.timeout.ms=500
 controller.quorum.fetch.timeout.ms=1000
 replica.lag.time.max.ms=3000
@@ -38,6 +38,7 @@ class KafkaTrio(Kafka):
             node: KafkaBroker(
                 directory / str(node),
                 port=port,
+                node=node,
                 properties=_PROPERTIES.format(node=node, port=port, controller_port=controller, voters=voters),
             )
             for node, (port, controller) in ports.items()
@@ -50,9 +51,10 @@ class KafkaTrio(Kafka):
 
     def start(self) -> None:
         """All three at once; returns when all answer. Blocks."""
-        with ThreadPoolExecutor(len(NODES)) as pool:
-            list(pool.map(KafkaBroker.prepare, self.brokers.values()))
-        # Not in the pool: a process that dies with its parent dies with the thread that started it.
+        first, *others = self.brokers.values()
+        first.prepare()
+        for broker in others:
+            broker.prepare(like=first)
         for broker in self.brokers.values():
             broker.launch()
         for broker in self.brokers.values():

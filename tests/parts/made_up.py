@@ -23,7 +23,14 @@ _GOOD: Final[Mapping[str, Sequence[str]]] = {
     "envelope": ("record", "cloudevents"),
     "shard": ("0/1", "1/3", "63/64"),
     "fields": ("/site", "/level,/count", "/at/x", "/at"),
-    "filter": ("site:eq:north", "level:ge:-1e3", "count:in:1,2,3", "live:ne:false", "site:exists:true", "site:prefix:n"),
+    "filter": (
+        "site:eq:north",
+        "level:ge:-1e3",
+        "count:in:1,2,3",
+        "live:ne:false",
+        "site:exists:true",
+        "site:prefix:n",
+    ),
 }
 _GOOD_ON_PULL: Final[Mapping[str, Sequence[str]]] = {
     "limit": ("1", "1000"),
@@ -38,8 +45,10 @@ _BAD: Final[Mapping[str, Sequence[str]]] = {
     "envelope": ("", "Record", "none ", "\r\nX: y"),
     "shard": ("", "1", "1/1", "-1/2", "64/64", "0/65", "0x0/1", "1/2/3", "\u0661/2"),
     "fields": ("", "site", "/secret", "/site,", "/" * 200, "/~", "/at/x/" + "/y" * 40, ",".join(["/site"] * 101)),
-    "filter": ("", ":::", "site", "secret:eq:s", "site:like:x", "count:eq:1.5", "level:eq:NaN", "live:eq:1")
-    + ("site:eq:" + "x" * 1001, "count:in:" + "1," * 100 + "1", "site:in:a\\b", "site:exists:1", "live:prefix:t"),
+    "filter": (
+        *("", ":::", "site", "secret:eq:s", "site:like:x", "count:eq:1.5", "level:eq:NaN", "live:eq:1"),
+        *("site:eq:" + "x" * 1001, "count:in:" + "1," * 100 + "1", "site:in:a\\b", "site:exists:1", "live:prefix:t"),
+    ),
     "ticket": ("x",),
     "access_token": ("x",),
     "token": ("",),
@@ -55,8 +64,20 @@ _BAD_ON_PULL: Final[Mapping[str, Sequence[str]]] = {
     "wait": ("", "-0", "31", "30.0000001", "nan", "inf", "1e1", "0x1", "1,5"),
 }
 _BAD_METHODS: Final = ("POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "PROPFIND")
-_BAD_ADDRESSES: Final = ("/", "/v1", "/v1/streams/", "/v1/streams/sensors/xml", "/v1/streams/sensors/sse/", "/v2/streams")
-_BAD_ADDRESSES_MORE: Final = ("//v1/streams", "/v1/streams/%2e%2e/records", "/v1/streams/sensors%2Frecords", "/V1/streams")
+_BAD_ADDRESSES: Final = (
+    "/",
+    "/v1",
+    "/v1/streams/",
+    "/v1/streams/sensors/xml",
+    "/v1/streams/sensors/sse/",
+    "/v2/streams",
+)
+_BAD_ADDRESSES_MORE: Final = (
+    "//v1/streams",
+    "/v1/streams/%2e%2e/records",
+    "/v1/streams/sensors%2Frecords",
+    "/V1/streams",
+)
 _MEDIA: Final = {"pull": "application/json", "sse": "text/event-stream", "ndjson": "application/x-ndjson"}
 _NOISE: Final = (
     "X-Correlation-Id: <script>",
@@ -88,14 +109,12 @@ class Request:
 
 
 def sensible_request(chance: random.Random, tokens: Mapping[str, str]) -> Request:
-    """A request for a documented address with no fault, one, or several. ``tokens``: ``good`` and others that are not."""
-    faults: list[str] = []
+    """A request for a documented address with no fault, one, or several. ``tokens``: the good one, and others."""
     method, address = "GET", chance.choice([*LISTS, *[f"/v1/streams/sensors{suffix}" for suffix in READS] * 3])
     kind = READS.get(address.removeprefix("/v1/streams/sensors"), "list" if address == LISTS[0] else "document")
     wanted = 0 if chance.random() < 0.3 else chance.choice((1, 1, 1, 2, 3))
     possible = ["method", "address", "token", "parameter", "twice", "too many", "accept", "origin", "header", "host"]
-    for fault in chance.sample(possible, wanted):
-        faults.append(fault)
+    faults = chance.sample(possible, wanted)
     pairs = _parameters(chance, kind, faults)
     lines = chance.sample(_NOISE, chance.randint(0, 2))
     if "method" in faults:
@@ -118,7 +137,9 @@ def sensible_request(chance: random.Random, tokens: Mapping[str, str]) -> Reques
     if "origin" in faults:
         lines.append(f"Origin: {chance.choice(('https://elsewhere.example', 'null', '', 'file://', 'x' * 900))}")
     if "header" in faults:
-        lines.append(chance.choice(("X: " + "y" * 8200, "\r\n".join(f"X-{n}: y" for n in range(101)), "No colon", " fold: x")))
+        lines.append(
+            chance.choice(("X: " + "y" * 8200, "\r\n".join(f"X-{n}: y" for n in range(101)), "No colon", " fold: x"))
+        )
     hosts = chance.choice((0, 2)) if "host" in faults else 1
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in pairs)
     body = chance.choice((b"", b"", b"", b"{}", b"\xff" * 500))
@@ -169,7 +190,9 @@ _PIECES: Final = {
     "method": _words("GET GET GET GET GET GET GET GET HEAD POST OPTIONS DELETE PUT"),
     "header": _words("Accept Last-Event-ID X-Correlation-Id Origin Range If-None-Match Expect Upgrade Accept-Encoding")
     + _words("Connection Sec-WebSocket-Version Authorization Cookie"),
-    "text": _words("*/* text/event-stream application/json;q= \xff\xfe bytes=0-1 keep-alive ,,, ;q=1 Bearer 13 websocket")
+    "text": _words(
+        "*/* text/event-stream application/json;q= \xff\xfe bytes=0-1 keep-alive ,,, ;q=1 Bearer 13 websocket"
+    )
     + _words("text/*;q=2 application/x-ndjson", "", "a" * 3000, "Bearer x", "Basic eA==", "\tx\t"),
 }
 
@@ -201,7 +224,9 @@ def damaged(chance: random.Random, raw: bytes) -> bytes:
         elif what == 1:
             del found[at : at + chance.randint(1, 20)]
         elif what == 2:
-            found[at:at] = chance.choice((b"\r\n", b"\n", b"\0", b"\xff", b": ", b" ", b"\r\n\r\n", b"Content-Length: 9\r\n"))
+            found[at:at] = chance.choice(
+                (b"\r\n", b"\n", b"\0", b"\xff", b": ", b" ", b"\r\n\r\n", b"Content-Length: 9\r\n")
+            )
         else:
             found[at:at] = found[at : at + chance.randint(1, 60)]
     return bytes(found)
@@ -282,24 +307,28 @@ _TEXTS: Final = (
 _CLOSES: Final = (b"", b"\x03", b"\x03\xe8", b"\x03\xe8bye", b"\x03\xed", b"\x13\x88", b"\x0f\xa0", b"\x03\xe8\xff")
 
 
-def made_up_frames(chance: random.Random) -> bytes:
-    """A few frames of a client, most of them nothing that one may send, and a close frame that ends them."""
-    sent = [_made_up_frame(chance) for _ in range(chance.randint(1, 12))]
-    return b"".join([*sent, client_frame(8, b"\x03\xe8")])
+def made_up_frames(chance: random.Random) -> tuple[bytes, bytes]:
+    """A few frames of a client, now and then one that breaks the protocol among them; and a close frame.
+
+    Nothing may follow that one: who sends on loses what it could have heard.
+    """
+    sent = [_proper_frame(chance) for _ in range(chance.randint(0, 8))]
+    if chance.random() < 0.5:
+        sent.insert(chance.randint(0, len(sent)), _broken_frame(chance))
+    return b"".join(sent), client_frame(8, chance.choice(_CLOSES))
 
 
-def _made_up_frame(chance: random.Random) -> bytes:
-    what = chance.random()
-    if what < 0.55:
-        return client_frame(1, chance.choice(_TEXTS))
-    if what < 0.7:
+def _proper_frame(chance: random.Random) -> bytes:
+    what = chance.randrange(4)
+    if what == 0:
         return client_frame(chance.choice((9, 10)), b"p" * chance.choice((0, 1, 125)))
-    if what < 0.78:
-        parts = [client_frame(1, b'{"type":', fin=False), client_frame(9, b""), client_frame(0, b'"pause"}')]
-        return b"".join(parts)
-    if what < 0.82:
-        return client_frame(8, chance.choice(_CLOSES))
-    opcode = chance.choice((0, 1, 2, 3, 7, 8, 9, 10, 11, 15))
+    if what == 1:
+        return client_frame(1, b'{"type":', fin=False) + client_frame(9, b"") + client_frame(0, b'"pause"}')
+    return client_frame(chance.choice((1, 1, 1, 2)), chance.choice(_TEXTS))
+
+
+def _broken_frame(chance: random.Random) -> bytes:
+    opcode = chance.choice((0, 1, 2, 3, 7, 9, 10, 11, 15))
     body = chance.choice((b"", b"x", b"\xff\xfe", b"x" * 126, b"x" * 70_000))
     return client_frame(opcode, body, fin=chance.random() < 0.7, rsv=chance.choice((0, 0, 0x40, 0x20, 0x10)))
 

@@ -122,6 +122,7 @@ EVENTS: Final[Mapping[str, Schema]] = {
 }
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "auth": "Go on under a fresh access token of the same application; silent where it is taken.",
     "pause": "Send no more records until told to resume; checkpoints go on.",
     "resume": "Go on after a pause.",
 }
@@ -166,8 +167,9 @@ def control_schemas() -> dict[str, Schema]:
             ]
         }
     for command, description in COMMANDS.items():
+        more: dict[str, Any] = {"token": {"type": "string", "maxLength": 8000}} if command == "auth" else {}
         found[name_of(command, framed=True)] = {
-            **members({"type": {"const": command}}, ("type",), description=description),
+            **members({"type": {"const": command}, **more}, ("type", *more), description=description),
             "additionalProperties": False,
         }
     return found
@@ -176,7 +178,7 @@ def control_schemas() -> dict[str, Schema]:
 def sample_of(event: str, *, framed: bool) -> dict[str, Any] | None:
     """A sample of an event, None where one would tell nothing."""
     if event in COMMANDS:
-        return {"type": event}
+        return {"type": event, **({"token": "eyJhbGciOi…"} if event == "auth" else {})}
     sample = _SAMPLES.get(event)
     if sample is None or not framed:
         return sample

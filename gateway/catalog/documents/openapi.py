@@ -69,6 +69,7 @@ class _Document:
 
     def build(self) -> dict[str, Any]:
         self._paths["/v1/streams"] = {"get": self._listing()}
+        self._paths["/v1/sessions/{session}/token"] = {"post": self._refreshing()}
         for offer in self._audience.offers:
             self._add_stream(offer)
         for path, name, summary, media in _DOCUMENTS:
@@ -109,7 +110,7 @@ class _Document:
     def _responses(self) -> dict[str, Any]:
         """A refusal for each status, with the codes it may have."""
         found: dict[str, Any] = {}
-        for status in sorted({*_EVERY_ROUTE, *_READ_ROUTE} & set(self._codes)):
+        for status in sorted({*_EVERY_ROUTE, *_READ_ROUTE, 409} & set(self._codes)):
             rows = self._codes[status]
             told = "\n".join(f"- `{one.code}`: {one.title}. {one.action}" for one in rows)
             schema = {"allOf": [ref("Problem"), members({"code": {"enum": [one.code for one in rows]}})]}
@@ -141,6 +142,28 @@ class _Document:
                     "content": {"application/json": {"schema": schema}},
                 },
                 **self._refusals(_EVERY_ROUTE),
+            },
+        }
+
+    def _refreshing(self) -> dict[str, Any]:
+        named = {
+            "name": "session",
+            "in": "path",
+            "required": True,
+            "description": "The running read, as `Gateway-Session` or its welcome names it.",
+            "schema": {"type": "string"},
+        }
+        return {
+            "operationId": "refresh-session",
+            "summary": "Go on with a running read under the token of this request.",
+            "security": _BEARER,
+            "parameters": [named, _parameter_ref("correlation-id")],
+            "responses": {
+                "204": {
+                    "description": "The read goes on under this token's grant, from the next record on.",
+                    "headers": _header_refs(["X-Correlation-Id", "Cache-Control"]),
+                },
+                **self._refusals((*_EVERY_ROUTE, 404, 409)),
             },
         }
 
