@@ -16,6 +16,8 @@ from starlette.types import ASGIApp
 from gateway import __version__
 from gateway.admin.app import create_admin_app
 from gateway.administration import CATALOG_BELL, Administration
+from gateway.auth.ticket_store import RedisTickets
+from gateway.auth.tickets import MemoryTickets, Tickets
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.config.adapters import kafka_clusters
@@ -40,7 +42,7 @@ from gateway.observability.logs import configure_logging, event
 from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
 from gateway.server.listener import Listener
-from gateway.server.loop import run_loop
+from gateway.server.loop import run_loop, settle_collector
 from gateway.subscription.opening import Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.sessions import Sessions
@@ -50,6 +52,7 @@ from gateway.transport.cors import OriginNaming, Preflights, own_origin
 from gateway.transport.forwarded import ClientNaming, TrustedProxies
 from gateway.transport.gate import Gate
 from gateway.transport.middleware import RequestMiddleware, route_app
+from gateway.transport.resource import metadata_url
 from gateway.transport.routes import routes
 
 log = logging.getLogger("gateway.app")
@@ -129,6 +132,9 @@ class Gateway:
         self._watch = Watch(self._registry, self._grant)
         self._sessions = Sessions(self._registry, self._watch, others=self._bus)
         self._control.on_change.append(self._watch.ring)
+        self._tickets = Tickets(
+            MemoryTickets(clock) if self._redis is None else RedisTickets(self._redis.client), clock
+        )
         self._overview = Overview(
             hub=self._hub,
             pump=pump,
@@ -175,6 +181,7 @@ class Gateway:
         self._spawn("catalog", self._control.follow())
         self._spawn("keys", self._keyring.follow())
         self._spawn("watch", self._watch.run())
+        self._spawn("tickets", self._tickets.run())
         if self._bus is not None:
             self._listen_to_others(self._bus)
 
@@ -215,6 +222,7 @@ class Gateway:
             openings=openings,
             registry=self._registry,
             sessions=self._sessions,
+            tickets=self._tickets,
             counters=self._counters,
             clock=self._clock,
             public_url=lambda: self.base_url,
@@ -225,7 +233,13 @@ class Gateway:
 
         app = Preflights(route_app(routes(gate)), origins=origins)
         named = OriginNaming(
-            RequestMiddleware(app, observe=self._counters.count_request, tracer=self._telemetry), origins=origins
+            RequestMiddleware(
+                app,
+                observe=self._counters.count_request,
+                tracer=self._telemetry,
+                resource_metadata=lambda: metadata_url(self.base_url),
+            ),
+            origins=origins,
         )
         trusted = self._settings.http.trusted_proxies
         return ClientNaming(named, trusted=TrustedProxies(trusted)) if trusted else named
@@ -361,6 +375,7 @@ async def run(settings: Settings) -> int:
     loop.add_signal_handler(signal.SIGHUP, lambda: None)
     if not await _started(gateway, stopping):
         return 0
+    settle_collector()
     loop.add_signal_handler(signal.SIGHUP, reload)
     event(log, logging.INFO, "serving", url=gateway.base_url, admin_port=gateway.admin_port, version=__version__)
     try:

@@ -17,6 +17,7 @@
     │   └── TenantSuspended, ReplayNotAllowed, OriginNotAllowed, AccessWithdrawn, WrongApplication
     ├── NotFound                   404  4400  StreamNotFound, SessionNotFound
     ├── MethodNotAllowed           405, NotAcceptable 406
+    ├── TicketInUse                409  4429  one connection at a time
     ├── GrantRefused               409  4403  a fresh token that a running read cannot go on with
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
@@ -35,7 +36,7 @@ bodies (RFC 9457), ``goodbye`` events and close codes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 
 class GatewayError(Exception):
@@ -166,6 +167,18 @@ class InsufficientScope(Forbidden):
     title = "Scope missing"
     action = "Request a token that holds the scope named in the detail."
 
+    def __init__(
+        self,
+        detail: str = "",
+        *,
+        scopes: Sequence[str] = (),
+        headers: Mapping[str, str] | None = None,
+        extensions: Mapping[str, object] | None = None,
+    ) -> None:
+        """``scopes``: all that the resource asks for (RFC 6750 §3.1), not only what is missing."""
+        super().__init__(detail, headers=headers, extensions=extensions)
+        self.scopes = tuple(scopes)
+
 
 class ClaimMissing(Forbidden):
     """The contract filters rows by a claim (or tenant attribute) that is not there or not usable."""
@@ -288,6 +301,17 @@ class NotAcceptable(GatewayError):
     reconnect = False
     title = "Not acceptable"
     action = "Accept one of the media types named in the detail."
+
+
+class TicketInUse(GatewayError):
+    """A ticket is one connection at a time, and that one is open."""
+
+    code = "ticket_in_use"
+    status = 409
+    close_code = 4429
+    reconnect = True
+    title = "Ticket in use"
+    action = "Come back after the time given, or get another ticket."
 
 
 class GrantRefused(GatewayError):

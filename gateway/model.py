@@ -197,6 +197,18 @@ class Principal:
     expires_at: int
     claims: Mapping[str, Any] = field(default_factory=dict)
 
+    def spelt(self) -> dict[str, Any]:
+        """The same as plain data, for other nodes: what was verified, never the token."""
+        return {
+            "issuer": self.issuer,
+            "client_id": self.client_id,
+            "subject": self.subject,
+            "scopes": sorted(self.scopes),
+            "token_id": self.token_id,
+            "expires_at": self.expires_at,
+            "claims": dict(self.claims),
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class RowMatch:

@@ -172,11 +172,11 @@ async def test_authorities_are_read_anew_each_time(address: Make, tmp_path: Path
     certificate = make_certificate(tmp_path / "own", name="idp")
     with KeyServer(certificate=certificate) as server:
         server.publish(DOCUMENT)
-        address = address(server.url, ca_file=ca_file)
+        idp = address(server.url, ca_file=ca_file)
         with pytest.raises(KeysUnreachable):
-            await address.ask()
+            await idp.ask()
         ca_file.write_bytes(certificate[0].read_bytes())
-        assert (await address.ask()).document == DOCUMENT
+        assert (await idp.ask()).document == DOCUMENT
 
 
 async def test_environment_proxies_are_not_used(

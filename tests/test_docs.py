@@ -157,12 +157,13 @@ def flags(context: click.Context) -> set[str]:
 
 
 NOBODY: Any = None
+SOMEBODY: Any = object()
 
 
 def admin_paths() -> list[str]:
     """The routes of the management port, out of the app that serves them."""
     app: Any = create_admin_app(
-        health=Health([]), metrics=Metrics(Counters(), version="0"), administration=NOBODY, tokens=()
+        health=Health([]), metrics=Metrics(Counters(), version="0"), administration=SOMEBODY, tokens=()
     )
     routers = [cell.cell_contents for cell in app._app.__closure__ if isinstance(cell.cell_contents, Router)]
     assert len(routers) == 1

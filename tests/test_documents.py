@@ -28,7 +28,7 @@ from gateway.catalog.documents.problems import close_code_rows, refusal_rows
 from gateway.catalog.documents.spelling import spell_json, spell_yaml
 from gateway.errors import BadRequest
 from gateway.model import Entitlement, Plan, Product, Tenant
-from gateway.subscription.request import EVERYWHERE, PULL_ONLY, parse_read
+from gateway.subscription.request import BUT_PULL, EVERYWHERE, PULL_ONLY, parse_read
 from tests.conftest import or_left_out
 from tests.parts import node
 from tests.parts.gateway import contract
@@ -307,7 +307,7 @@ def test_every_parameter_of_the_code_is_told_and_no_other(tmp_path: Path) -> Non
     (one,) = loaded(
         tmp_path, [contract("one", "t", payload=payload, filters={"a": {"pointer": "/a", "type": "string"}})]
     ).values()
-    assert [told.name for told in table.parameters(one, ("sse",))] == list(EVERYWHERE)
+    assert [told.name for told in table.parameters(one, ("sse",))] == [*EVERYWHERE, *BUT_PULL]
     assert [told.name for told in table.parameters(one, ("pull",))] == [*EVERYWHERE, *PULL_ONLY]
     for told in table.parameters(one, ("pull",)):
         assert told.description

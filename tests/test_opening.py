@@ -113,7 +113,7 @@ async def test_a_broker_that_contradicts_itself_makes_a_read_wait_and_no_gaps(
                 raise OutOfRange(earliest=(0,), latest=(100,))
             return await super().read(topic, start, until, **bounds)
 
-    monkeypatch.setattr("gateway.subscription.reading._RETRY_SECONDS", (0.001, 0.002))
+    monkeypatch.setattr("gateway.hub.track._RETRY_SECONDS", (0.001, 0.002))
     async with running(kafka=Lying(), ring_records=8) as engine:
         topic = engine.kafka.topics["t"]
         await opened(engine, Start("latest"))

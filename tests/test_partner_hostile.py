@@ -19,7 +19,15 @@ from aiokafka import AIOKafkaProducer
 from websockets.asyncio.client import connect
 
 from tests.parts.gateway import Deployment, GatewayProcess, contract
-from tests.parts.hostile import MARK, decoded, is_deliverable, payloads, server_sent_events, squeezed
+from tests.parts.hostile import (
+    MARK,
+    decoded,
+    illegible_batch,
+    is_deliverable,
+    payloads,
+    server_sent_events,
+    squeezed,
+)
 from tests.parts.kafka import Kafka
 from tests.parts.partner import Partner
 
@@ -117,16 +125,20 @@ def scene(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sc
 
 
 async def produce(kafka: Kafka, topic: str) -> None:
-    """Every payload as value, key and header, with a mark after each."""
+    """Every payload as value, key and header, with a mark after each; some of the marks have names that are no text."""
     async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, linger_ms=5) as producer:
         sent = []
         for number, value in enumerate(CORPUS.values()):
             trace = None if value is None else value[:LONGEST_KEY]
             headers = [("trace", b"earlier"), ("data: \r\n\r\nforged", b"forged"), ("trace", trace)]
             sent.append(await producer.send(topic, value, key=key_of(value), partition=0, headers=headers))
-            sent.append(await producer.send(topic, MARK % number, partition=0))
-        for acknowledged in sent:
-            await acknowledged
+            if number % 50 == 5:
+                await asyncio.gather(*sent)
+                batch = illegible_batch(producer, MARK % number)
+                await (await producer.send_batch(batch, topic, partition=0))
+            else:
+                sent.append(await producer.send(topic, MARK % number, partition=0))
+        await asyncio.gather(*sent)
 
 
 # ---- reading, with nothing of the framing taken for granted ----------------------------------------------------------

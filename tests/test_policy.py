@@ -228,9 +228,7 @@ def test_a_missing_scope_is_named_and_the_challenge_lists_all() -> None:
     answer = decided(principal=principal_of(scopes="streams:read other"))
     assert isinstance(answer, InsufficientScope)
     assert answer.detail == "The token lacks the scope flights:read."
-    assert answer.headers == {
-        "WWW-Authenticate": 'Bearer error="insufficient_scope", scope="streams:read flights:read"'
-    }
+    assert answer.scopes == ("streams:read", "flights:read")
 
 
 def test_a_retired_stream_names_its_successor() -> None:

@@ -106,10 +106,31 @@ def test_401_for_a_refused_token_says_invalid_token(error: type[GatewayError]) -
 
 
 def test_403_for_a_missing_scope_says_which_if_the_error_does() -> None:
-    assert 'error="insufficient_scope"' in headers_of(errors.InsufficientScope())["www-authenticate"]
-    own = 'Bearer error="insufficient_scope", scope="flights:read"'
-    error = errors.InsufficientScope(headers={"WWW-Authenticate": own})
-    assert headers_of(error)["www-authenticate"] == own
+    bare = 'Bearer realm="streaming-gateway", error="insufficient_scope"'
+    assert headers_of(errors.InsufficientScope())["www-authenticate"] == bare
+    error = errors.InsufficientScope("One is missing.", scopes=("streams:read", "flights:read"))
+    assert headers_of(error)["www-authenticate"] == f'{bare}, scope="streams:read flights:read"'
+    own = "Bearer of="
+    assert headers_of(errors.InsufficientScope(headers={"WWW-Authenticate": own}))["www-authenticate"] == own
+
+
+@pytest.mark.parametrize(
+    "error",
+    [errors.TokenMissing(), errors.TokenInvalid(), errors.InsufficientScope(), errors.AmbiguousCredentials()],
+    ids=lambda error: error.code,
+)
+def test_whoever_is_asked_for_a_token_is_told_where_one_is_to_be_had(error: GatewayError) -> None:
+    place = "https://gateway.example/.well-known/oauth-protected-resource"
+    _, headers, _ = problem(error, correlation_id="c-1", resource_metadata=place)
+    challenge = dict(headers)[b"www-authenticate"].decode()
+    assert challenge.startswith('Bearer realm="streaming-gateway"')
+    assert challenge.endswith(f', resource_metadata="{place}"')
+
+
+def test_nobody_else_is() -> None:
+    for error in (errors.NotEntitled(), errors.Unavailable(), errors.Internal()):
+        _, headers, _ = problem(error, correlation_id="c-1", resource_metadata="https://gateway.example/x")
+        assert b"www-authenticate" not in dict(headers)
 
 
 def test_two_credentials_are_an_invalid_request() -> None:

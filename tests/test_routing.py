@@ -13,17 +13,17 @@ from gateway.cursor import Position
 from gateway.errors import Draining, GatewayError
 from gateway.hub.feed import TopicFeed
 from gateway.hub.log import TopicLog
+from gateway.hub.past import Past
 from gateway.hub.pump import Pump
-from gateway.hub.view import Slice, View
+from gateway.hub.view import Slice
 from gateway.model import FilterField, Grant, Plan, Principal, Record, Vector
-from gateway.subscription.encode import FRAMINGS, RecordEncoder
+from gateway.subscription.encode import FRAMINGS
 from gateway.subscription.filter import parse_terms
 from gateway.subscription.reading import Reading
-from gateway.subscription.selector import FieldIndex, selector
 from gateway.subscription.shape import Shape
 from gateway.subscription.subscription import Subscription
 from gateway.subscription.wheel import TimerWheel
-from tests.test_splice import CODEC, IDENTITY, Teller, Topic, contract
+from tests.test_splice import CODEC, Teller, Topic, contract, recipe
 
 FIELDS = [FilterField("k", "/k", "string"), FilterField("n", "/n", "number")]
 
@@ -72,6 +72,7 @@ class Rig:
             cluster="main",
             topic="t",
             log=self.log,
+            past=Past(self.topic, on_fill=lambda: None),
             pump=self.pump,
             on_other_history=lambda feed: None,
             on_flush=lambda: None,
@@ -79,22 +80,9 @@ class Rig:
         self.feed.start((0, 0))
         self.feed.live()
         self.made = 0
-        self.index = {"/k": FieldIndex(self.log, "/k"), "/n": FieldIndex(self.log, "/n")}
 
     def subscribe(self, *filters: str) -> tuple[Subscription, Sink]:
         terms = parse_terms(filters, FIELDS)
-        encoder = RecordEncoder(
-            contract(),
-            FRAMINGS["ndjson"],
-            codec=CODEC,
-            identity=IDENTITY,
-            incarnation=1,
-            shape=Shape(terms=terms),
-            stream_url="http://test/v1/streams/s",
-        )
-        view = View(
-            self.log, encoder, selector=selector(rows=None, terms=terms, shard=(0, 1), index=self.index.__getitem__)
-        )
         sink = Sink()
         subscription = Subscription(
             session="x",
@@ -112,10 +100,10 @@ class Rig:
         )
         subscription.start(
             Reading(
-                self.log,
-                view,
+                self.feed.views,
+                recipe(shape=Shape(terms=terms)),
                 start=self.log.head_vector,
-                history=self.topic,
+                past=self.feed.past,
                 spelling=Teller(),
                 on_ready=subscription.wake,
             )

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from gateway.cursor import CursorCodec, Position
 from gateway.hub.log import TopicLog
+from gateway.hub.past import PAST_BYTES, Past
 from gateway.hub.view import SLICE_RECORDS, Gap, View
+from gateway.hub.views import Recipe, Views
 from gateway.kafka.replay import OutOfRange, Replayed
 from gateway.model import Contract, Record, RowMatch, Vector
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
@@ -91,15 +93,15 @@ class Teller:
         return self._framing.event("gap", gap.data(), cursor=gap.resumed_at.decode())
 
 
-class Node:
-    """One process: its own interleaving of the topic, its own bounds."""
+def recipe(rows: RowMatch | None = None, *, shape: Shape = Shape()) -> Recipe:  # noqa: B008 - frozen
+    """A view of this contract; equal arguments share one."""
 
-    def __init__(self, topic: Topic, *, start: Vector, max_records: int, rows: RowMatch | None = None) -> None:
-        self.topic = topic
-        self.log = TopicLog(max_records=max_records, max_bytes=1 << 30, page_records=4)
-        self.log.restart(start)
+    def make(views: Views) -> View:
         chosen = selector(
-            rows=rows, terms=frozenset(), shard=(0, 1), index=lambda pointer: FieldIndex(self.log, pointer)
+            rows=rows,
+            terms=shape.terms,
+            shard=shape.shard,
+            index=lambda pointer: views.shared(pointer, lambda: FieldIndex(views.log, pointer)),
         )
         encoder = RecordEncoder(
             contract(),
@@ -107,10 +109,33 @@ class Node:
             codec=CODEC,
             identity=IDENTITY,
             incarnation=1,
-            shape=Shape(),
+            shape=shape,
             stream_url="http://test/v1/streams/s",
         )
-        self.view = View(self.log, encoder, selector=chosen)
+        return View(views.log, encoder, selector=chosen)
+
+    return Recipe((rows, shape), make)
+
+
+class Node:
+    """One process: its own interleaving of the topic, its own bounds."""
+
+    def __init__(
+        self,
+        topic: Topic,
+        *,
+        start: Vector,
+        max_records: int,
+        rows: RowMatch | None = None,
+        past_bytes: int = PAST_BYTES,
+    ) -> None:
+        self.topic = topic
+        self.log = TopicLog(max_records=max_records, max_bytes=1 << 30, page_records=4)
+        self.log.restart(start)
+        self.views = Views(self.log)
+        self.past = Past(topic, most_bytes=past_bytes, page_records=4, on_fill=lambda: None)
+        self.recipe = recipe(rows)
+        self.view = self.views.take(self.recipe)
 
     def fetch(self, partition: int, most: int) -> None:
         start = self.log.head_vector[partition]
@@ -119,15 +144,23 @@ class Node:
         position = self.topic.ends[partition] if done else found[-1].next
         self.log.append(partition, found, position)
 
-    def open(self, vector: Vector, *, replay_records: tuple[int, int] = (2, 5)) -> Reading:
+    def open(
+        self,
+        vector: Vector,
+        *,
+        like: Recipe | None = None,
+        ahead_records: int = 3,
+        replay_records: tuple[int, int] = (2, 5),
+    ) -> Reading:
         return Reading(
-            self.log,
-            self.view,
+            self.views,
+            like or self.recipe,
             start=vector,
-            history=self.topic,
+            past=self.past,
             spelling=Teller(),
             on_ready=lambda: None,
             replay_records=replay_records,
+            ahead_records=ahead_records,
         )
 
 

@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.admin.bodies import read_object, read_text
 from gateway.admin.errors import ReloadRefused
 from gateway.auth.revocation import KINDS
 from gateway.auth.tokens import parse_bearer
 from gateway.errors import BadRequest, TokenInvalid, TokenMissing
+from gateway.transport.bodies import read_object, read_text
 from gateway.units import format_rfc3339, parse_rfc3339
 
 _NO_STORE: Final = {"Cache-Control": "no-store"}

@@ -45,6 +45,9 @@ SUPPORTED_ALGORITHMS = (*RSA_ALGORITHMS, "ES256", "ES384", "ES512", "EdDSA", "Ed
 
 MAX_DOCUMENT_BYTES = 256 * 1024
 MAX_KEYS = 100
+MAX_CONTAINERS = 1000
+"""How many objects and lists a document may hold: counted before it is parsed, which takes a time for each."""
+
 MAX_KID_LENGTH = 256
 MIN_RSA_BITS, MAX_RSA_BITS = 2048, 8192
 
@@ -208,6 +211,8 @@ def _not_for_us(reason: str) -> _LeftOut:
 def _parse_entries(document: bytes) -> list[Any]:
     if len(document) > MAX_DOCUMENT_BYTES:
         raise KeySetRefused([f"is larger than {MAX_DOCUMENT_BYTES} bytes"])
+    if document.count(b"{") + document.count(b"[") > MAX_CONTAINERS:
+        raise KeySetRefused([f"is not a JWKS document: it holds more than {MAX_CONTAINERS} objects and lists"])
     try:
         entries = decode_object(document).get("keys")
     except Malformed as error:

@@ -132,8 +132,7 @@ def _refuse_scopes(principal: Principal, contract: Contract) -> NoReturn:
     plural = "s" if len(missing) > 1 else ""
     raise InsufficientScope(
         f"The token lacks the scope{plural} {', '.join(missing)}.",
-        # RFC 6750 §3.1: the scope attribute names all that the resource needs, not only what is missing.
-        headers={"WWW-Authenticate": f'Bearer error="insufficient_scope", scope="{" ".join(contract.scopes)}"'},
+        scopes=contract.scopes,
     )
 
 

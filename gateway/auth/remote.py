@@ -249,8 +249,8 @@ class RemoteKeys:
         now = self._clock.monotonic()
         if not self._failures:
             self._failing_since = now
+        known = "none are known" if self.current() is None else "the known ones stay for now"
         if not self._failures or reason != self._reason:
-            known = "none are known" if self.current() is None else "the known ones stay for now"
             _LOG.warning("keys of %s cannot be had from %s: %s; %s", self.name, self.address.url, reason, known)
         self._failures += 1
         self._reason = reason

@@ -103,6 +103,11 @@ class TokenVerifier:
             if not settings.require_typ:
                 _LOG.warning("issuer %s: tokens without typ at+jwt are accepted", settings.name)
 
+    @property
+    def issuers(self) -> tuple[str, ...]:
+        """The ``iss`` of those whose tokens are accepted."""
+        return tuple(self._by_issuer)
+
     def __len__(self) -> int:
         """How many tokens are remembered."""
         return len(self._remembered)

@@ -1,4 +1,4 @@
-"""A topic in use: its log, the views of it, and everybody to call when something arrives.
+"""A topic in use: its log, the views of it, its past, and everybody to call when something arrives.
 
 Implements the Kafka reader's ``Sink``. One feed per topic and process, whatever the number of streams and readers.
 """
@@ -6,19 +6,16 @@ Implements the Kafka reader's ``Sink``. One feed per topic and process, whatever
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
-from typing import Final, Protocol, TypeVar, cast
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from gateway.hub.log import TopicLog
+from gateway.hub.past import Past
 from gateway.hub.pump import Pump, Pumped
-from gateway.hub.view import Route, ValueIndex, View
+from gateway.hub.view import Route, ValueIndex
+from gateway.hub.views import Views
 from gateway.model import Record, Vector
 from gateway.uid import RecordIdentity
-
-T = TypeVar("T")
-VIEW_LINGER_SECONDS: Final = 30.0
-RESTING_VIEWS: Final = 8
-"""So many views without readers a topic; the one that rests longest is let go first."""
 
 
 class TopicFeed:
@@ -30,6 +27,7 @@ class TopicFeed:
         cluster: str,
         topic: str,
         log: TopicLog,
+        past: Past,
         pump: Pump,
         on_other_history: Callable[[TopicFeed], None],
         on_flush: Callable[[], None],
@@ -37,6 +35,8 @@ class TopicFeed:
         self.cluster = cluster
         self.topic = topic
         self.log = log
+        self.views = Views(log)
+        self.past = past
         self.topic_id: str | None = None
         self.incarnation = 0
         self.identity: RecordIdentity
@@ -49,9 +49,6 @@ class TopicFeed:
         self._on_other_history = on_other_history
         self._on_flush = on_flush
         self._pump = pump
-        self._views: dict[Hashable, View] = {}
-        self._resting: dict[Hashable, asyncio.TimerHandle] = {}
-        self._shared: dict[Hashable, object] = {}
         self._listeners: dict[Pumped, None] = {}
         self._routes: dict[int, _Waiting] = {}
         self._flushed = 0
@@ -124,48 +121,16 @@ class TopicFeed:
         for waiting in self._routes.values():
             waiting.remove(reader)
 
-    def view(self, key: Hashable, make: Callable[[TopicFeed], View]) -> View:
-        """The view of this shape, made by ``make`` for its first reader. Give it back with ``release_view``."""
-        view = self._views.get(key)
-        if view is None:
-            view = self._views[key] = make(self)
-        resting = self._resting.pop(key, None)
-        if resting is not None:
-            resting.cancel()
-        view.readers += 1
-        return view
-
-    def release_view(self, key: Hashable) -> None:
-        """One reader less. Without any the view rests for a while: who pulls comes back for the next page of it."""
-        view = self._views[key]
-        view.readers -= 1
-        if not view.readers:
-            loop = asyncio.get_running_loop()
-            self._resting[key] = loop.call_later(VIEW_LINGER_SECONDS, self._close_view, key)
-            if len(self._resting) > RESTING_VIEWS:
-                self._close_view(next(iter(self._resting)))
-
-    def _close_view(self, key: Hashable) -> None:
-        self._resting.pop(key).cancel()
-        self._views.pop(key).close()
-
-    def shared(self, key: Hashable, make: Callable[[], T]) -> T:
-        """Something derived from the log that several views use (a field index), made once."""
-        if key not in self._shared:
-            self._shared[key] = make()
-        return cast(T, self._shared[key])
+    def bytes(self) -> int:
+        """Memory of the log, its views, and what is read of the past."""
+        return self.log.bytes + self.views.bytes + self.past.bytes
 
     def view_bytes(self) -> int:
-        return sum(view.bytes for view in self._views.values())
+        return self.views.bytes
 
     def view_count(self) -> int:
         """Views with readers."""
-        return len(self._views) - len(self._resting)
-
-    def trim_idle_views(self) -> None:
-        """Let go of encoded bytes that nobody asked for since the last call; they are made again when needed."""
-        for view in self._views.values():
-            view.trim_if_idle()
+        return self.views.count
 
 
 class RoutedReader(Pumped, Protocol):

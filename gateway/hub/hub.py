@@ -14,6 +14,7 @@ from gateway.clock import Clock
 from gateway.errors import Unavailable
 from gateway.hub.feed import TopicFeed
 from gateway.hub.log import TopicLog
+from gateway.hub.past import PAST_BYTES, Past
 from gateway.hub.pump import Pump
 from gateway.kafka.reader import ReaderStatus
 from gateway.kafka.replay import Replayed
@@ -29,6 +30,9 @@ OPEN_SECONDS: Final = 5.0
 RETENTION_SECONDS: Final = 300.0
 RETENTION_RETRY_SECONDS: Final = 30.0
 """How often a topic in use is asked how long it keeps records, and how soon again after no answer."""
+
+PAST_SHARE: Final = 8
+"""The part of the memory bound that a topic's past may have, if that is less than its own bound."""
 
 RECLAIM_SECONDS: Final = 0.25
 """How often the memory bound is looked after, at most."""
@@ -62,6 +66,17 @@ class Replays(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class _TopicHistory:
+    """Replays of one topic."""
+
+    replays: Replays
+    topic: str
+
+    async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
+        return await self.replays.read(self.topic, start, until, max_records=max_records, max_bytes=max_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One Kafka cluster as the engine uses it."""
 
@@ -83,6 +98,7 @@ class _Use:
     def stop(self) -> None:
         self.task.cancel()
         self.asking.cancel()
+        self.feed.past.end_all()
         if self.linger is not None:
             self.linger.cancel()
 
@@ -179,6 +195,11 @@ class Hub:
             cluster=cluster,
             topic=topic,
             log=TopicLog(max_records=self._ring_records, max_bytes=self._ring_bytes),
+            past=Past(
+                _TopicHistory(source.replays, topic),
+                most_bytes=min(PAST_BYTES, self._memory_bytes // PAST_SHARE),
+                on_fill=self._reclaim,
+            ),
             pump=self._pump,
             on_other_history=self._end_history,
             on_flush=self._reclaim,
@@ -228,7 +249,8 @@ class Hub:
         return self.is_full
 
     def _reclaim(self) -> None:
-        """Keep logs and views within ``memory_bytes``: idle views go first, then the oldest part of the largest log.
+        """Keep logs, views and replays within ``memory_bytes``: idle views go first, then what most readers have passed
+        of replays, then the oldest part of the largest log.
 
         ``is_full`` says that this was not enough; new replays are refused then.
         """
@@ -242,14 +264,17 @@ class Hub:
             return
         self.reclaims += 1
         for feed in feeds:
-            feed.trim_idle_views()
+            feed.views.trim_idle()
+            feed.past.trim_idle_views()
         excess = _used(feeds) - self._memory_bytes
+        for feed in sorted(feeds, key=lambda feed: feed.past.bytes, reverse=True):
+            excess -= feed.past.shrink(excess)
         for feed in sorted(feeds, key=lambda feed: feed.log.bytes, reverse=True):
             if excess <= 0:
                 break
-            before = feed.log.bytes + feed.view_bytes()
+            before = feed.bytes()
             feed.log.shrink(excess)
-            excess -= before - feed.log.bytes - feed.view_bytes()
+            excess -= before - feed.bytes()
         self.is_full = excess > 0
 
     def _end_history(self, feed: TopicFeed) -> None:
@@ -310,5 +335,5 @@ class Hub:
 
 
 def _used(feeds: Iterable[TopicFeed]) -> int:
-    """Bytes of logs and encoded views."""
-    return sum(feed.log.bytes + feed.view_bytes() for feed in feeds)
+    """Bytes of logs, encoded views and replays."""
+    return sum(feed.bytes() for feed in feeds)

@@ -146,12 +146,16 @@ class TopicLog:
         if drop:
             self._evict(drop)
 
-    def shrink(self, by_bytes: int) -> None:
-        """Give up the oldest pages for at least ``by_bytes``; the last page always stays."""
+    def shrink(self, by_bytes: int, *, before: int | None = None) -> None:
+        """Give up the oldest pages for at least ``by_bytes``, but none that ends behind the index ``before``; the last
+        page always stays."""
         freed = drop = 0
         last = len(self._pages) - 1 - self._dropped
         while drop < last and freed < by_bytes:
-            freed += self._pages[self._dropped + drop].bytes
+            page = self._pages[self._dropped + drop]
+            if before is not None and page.end > before:
+                break
+            freed += page.bytes
             drop += 1
         if drop:
             self._evict(drop)
@@ -198,12 +202,21 @@ class TopicLog:
             return self.head_vector
         return self.page_at(index).trail.vector_before(index)
 
+    @property
+    def first_vector(self) -> Vector:
+        """The vector before what is held."""
+        return self.head_vector if self.first == self.head else self._pages[self._dropped].trail.start
+
+    def reaches_back_to(self, vector: Vector) -> bool:
+        """Whether nothing that follows ``vector`` has gone, or was before the log's start."""
+        return _at_most(self.first_vector, vector)
+
     def floor_index(self, vector: Vector) -> int | None:
         """The greatest index whose vector is ≤ ``vector`` in every partition; None where the log starts beyond it."""
-        if self.first == self.head:
-            return self.head if _at_most(self.head_vector, vector) else None
-        if not _at_most(self._pages[self._dropped].trail.start, vector):
+        if not self.reaches_back_to(vector):
             return None
+        if self.first == self.head:
+            return self.head
         low, high = self._dropped, len(self._pages) - 1
         while low < high:
             middle = (low + high + 1) // 2

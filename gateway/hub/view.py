@@ -57,6 +57,13 @@ class Block:
         self._chunks: list[bytes] = []
         self._chunk_ends: list[int] = []
 
+    def restart(self, first: int) -> None:
+        """Be an empty block again, of another page."""
+        self.encoded_to = first
+        self.writer = None
+        for entries in (self.index, self.ends, self.data_ends, self.gaps, self._chunks, self._chunk_ends):
+            entries.clear()
+
     @property
     def size(self) -> int:
         return self.ends[-1] if self.ends else 0
@@ -309,9 +316,7 @@ class View:
         first, count = page.first, len(page.records)
         block = self._blocks.get(first)
         if block is None:
-            if self.readers == 1 and self.selector is not None:
-                self._drop()
-            block = self._blocks[first] = Block(first)
+            block = self._blocks[first] = self._empty_block(first)
         a = block.encoded_to - first
         if a < count:
             before = block.size
@@ -326,6 +331,14 @@ class View:
             if not self._log.grows(page):
                 block.compact()
             self.bytes += block.size - before
+        return block
+
+    def _empty_block(self, first: int) -> Block:
+        if self.readers != 1 or self.selector is None or not self._blocks:
+            return Block(first)
+        _, block = self._blocks.popitem()
+        self._drop()
+        block.restart(first)
         return block
 
     def _encode(self, block: Block, page: Page, a: int, b: int) -> None:

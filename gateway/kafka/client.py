@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from aiokafka.protocol.metadata import MetadataRequest
 
 from gateway.kafka.batches import Doubtful, Heavy, Refused, Unpacked, placeholder, unpack
 from gateway.kafka.faults import describe, gravest
+from gateway.kafka.names import legible
 
 _log = logging.getLogger("gateway.kafka")
 
@@ -64,14 +65,16 @@ class GuardedClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
 
     A first batch that is not sound is not handed on but fetched again. When the very same damage came three times
     over a second it is what the broker stores: then, if it says where it ends, it is refused like one that cannot be
-    unpacked; ``refused(topic, partition, what)`` is told of each of them.
+    unpacked; ``refused(topic, partition, what)`` is told of each of them. In the topics of ``illegible``, which may
+    become more at any time, the names of headers are looked through too.
     """
 
-    def __init__(self, *, batch_bytes: int, refused: Notice, **options: Any) -> None:
+    def __init__(self, *, batch_bytes: int, refused: Notice, illegible: Set[str], **options: Any) -> None:
         super().__init__(**options)
         self._sync_task: asyncio.Task[None] | None
         self._batch_bytes = batch_bytes
         self._refused = refused
+        self._illegible = illegible
         self._doubts: dict[Place, _Doubt] = {}
         self._asked: dict[Any, float] = {}
         self._connect_options = {
@@ -218,6 +221,8 @@ class GuardedClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
                         data = self._settled(place, asked[place], found)
                         budget_bytes -= found.inflated_bytes
                         doubtful = doubtful or not data
+                        if topic in self._illegible:
+                            data = await asyncio.to_thread(legible, data)
                 kept.append((partition, code, end, *rest, data))
             topics.append((topic, kept))
         response.topics = topics

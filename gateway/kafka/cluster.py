@@ -93,6 +93,7 @@ class KafkaCluster:
         self._client: GuardedClient | None = None
         self._connecting = asyncio.Lock()
         self._noticed: dict[str, float] = {}
+        self._illegible: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -211,6 +212,15 @@ class KafkaCluster:
             *(topic, partition, refused.offset, refused.next - 1, refused.reason),
         )
 
+    def mistrust_names(self, topic: str) -> bool:
+        """Have header names of this topic made readable from now on, which costs a look at each record; True if that is
+        news. Consumers that are open hold some that were fetched before: open others."""
+        if topic in self._illegible:
+            return False
+        self._illegible.add(topic)
+        _log.warning("topic %s has header names that are not UTF-8: such bytes are read as ?", topic)
+        return True
+
     def _explained(self, fault: BaseException) -> KafkaUnavailable:
         settings = self._settings
         known = explained(fault, cluster=self._name, setting=settings.section, servers=settings.bootstrap_servers)
@@ -219,7 +229,9 @@ class KafkaCluster:
         return known
 
     def _new_client(self, **options: Any) -> GuardedClient:
-        return GuardedClient(batch_bytes=self._max_batch_bytes, refused=self.notice, **options)
+        return GuardedClient(
+            batch_bytes=self._max_batch_bytes, refused=self.notice, illegible=self._illegible, **options
+        )
 
     async def _connected(self) -> GuardedClient:
         async with self._connecting:

@@ -282,6 +282,11 @@ class TopicReader:
                 # Whether retention passed us or the topic changed is found out when connecting again.
                 await self._replace("a position is out of range")
                 return None
+            except UnicodeDecodeError as fault:
+                if not self._cluster.mistrust_names(self._topic):
+                    return str(self._cluster.fault_with(self._topic, fault))
+                await self._replace("a header's name is not UTF-8")
+                return None
             except Exception as fault:  # noqa: BLE001 - aiokafka lets anything through: codecs, structs, assertions
                 return str(self._cluster.fault_with(self._topic, fault))
             if any(map(int.__lt__, positions, self._positions)):

@@ -145,6 +145,10 @@ class SliceReader:
                 positions = [await consumer.position(tp) for tp in reading]
             except OffsetOutOfRangeError:
                 raise
+            except UnicodeDecodeError as fault:
+                # Of a header's name; the consumer that replaces this one gets another.
+                self._cluster.mistrust_names(stretch.topic)
+                raise ConsumerBroken(describe(fault)) from fault
             except Exception as fault:
                 raise ConsumerBroken(describe(fault)) from fault
             if any(position < vector[tp.partition] for tp, position in zip(reading, positions, strict=True)):

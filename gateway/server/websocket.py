@@ -240,6 +240,9 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.accept" and self.handshake_complete:
             # Only the handshake needs them, and an idle connection shall be small.
             del self.request, self.response
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            # A refusal is a whole answer; the base takes it for none, and says so as an error.
+            self.handshake_complete = True
         self._settle()
 
     def _settle(self) -> None:

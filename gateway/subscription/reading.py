@@ -1,59 +1,37 @@
-"""One reader's way through history: replay, merge, then the shared view, without a gap and without a repeat.
+"""One reader's way through history: through replays into the shared log, without a gap and without a repeat.
 
-A reader opens at a vector V that need not fit any index of this process's log: another node interleaved the partitions
-in another way. Three modes, each of which ends in the next:
+A reader opens at a vector. Where the log serves it, it walks there (see ``walk``). Where the vector is older than the
+log, it walks along a track of the past, which it shares with whoever is near, until it reaches the vector of a chosen
+index of the log; from one to the other it takes along what it has reached, and no more.
 
-- *replay*: V is older than the log. Records are read from Kafka up to the vector of a chosen index s.
-- *merge*: from s (or from the last index at or below V) on, a record is delivered only where it is at or beyond W, the
-  vector reached; encoded for this reader alone, since the shared view's cursors would make a resume repeat records.
-- *shared*: from the first index whose vector covers W, slices of the shared view and nothing else.
-
-A reader that falls out of the log, or whose log was restarted, opens anew at the vector where it stands.
+A reader that falls out of its log or track, or whose log was restarted, opens anew at the vector where it stands.
 """
 
 from __future__ import annotations
 
-import asyncio
-import logging
-import random
-from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol
+from collections.abc import Callable
+from typing import Final, Literal
 
 from gateway.counters import StreamCounters
-from gateway.errors import GatewayError, Internal, Unavailable
-from gateway.hub.log import TopicLog, Trail
-from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Gap, Route, Slice, View
+from gateway.errors import GatewayError, Unavailable
+from gateway.hub.past import Past
+from gateway.hub.track import Track
+from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Route, Slice
+from gateway.hub.views import Recipe, Views
 from gateway.kafka.faults import OutOfRange
-from gateway.kafka.replay import Replayed
-from gateway.model import Record, Vector
-from gateway.subscription.runs import Runs
-from gateway.tracing import current_span
+from gateway.model import Vector
+from gateway.subscription.account import ReplayAccount
+from gateway.subscription.runs import Runs, Spelling
+from gateway.subscription.walk import PASSED, Walk
 
-log = logging.getLogger("gateway.subscription")
 Mode = Literal["replay", "merge", "shared"]
-_ENCODE_RECORDS: Final = 512
 REPLAY_RECORDS: Final = (250, 2000)
 """Records of a replay's first read, and of a later one at most: each takes no more than all before it together.
 
 The first record is there soon, and a reader that leaves early has cost little.
 """
-_RETRY_SECONDS: Final = (0.3, 1.0)
-
-
-class History(Protocol):
-    """What Kafka still holds of one topic."""
-
-    async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
-        """Records from ``start`` to before ``until``, and the vector after them; raises OutOfRange."""
-        ...
-
-
-class Spelling(Protocol):
-    """How vectors and gaps are told to this reader."""
-
-    def cursor(self, vector: Vector) -> str: ...
-
-    def gap(self, gap: Gap) -> bytes: ...
+AHEAD_RECORDS: Final = 512
+"""With fewer than these left to take, a reader has more fetched."""
 
 
 class Reading:
@@ -61,67 +39,62 @@ class Reading:
 
     ``take`` is synchronous and does a bounded amount of work. When it returns None, ``on_ready`` is called as soon as
     another call may give more, for what this object learns by itself (replay); the log's news come by the hub.
-    ``failed`` is set where the read cannot go on, ``stalled`` while Kafka does not answer the replay.
+    ``failed`` is set where the read cannot go on.
     """
 
     __slots__ = (
+        "_account",
         "_after_gap",
-        "_counters",
-        "_history",
-        "_index",
-        "_log",
+        "_ahead_records",
+        "_asked",
+        "_is_closed",
+        "_last_time",
+        "_live",
         "_on_ready",
-        "_origin",
-        "_reached",
+        "_past",
+        "_recipe",
         "_replay_records",
         "_runs",
-        "_runs_ahead",
-        "_spelling",
-        "_task",
-        "_trail",
+        "_target",
+        "_track",
+        "_until",
         "_view",
+        "_walk",
         "failed",
         "is_routed",
-        "mode",
-        "replayed",
-        "stalled",
     )
 
     def __init__(
         self,
-        log: TopicLog,
-        view: View,
+        live: Views,
+        recipe: Recipe,
         *,
         start: Vector,
-        history: History,
+        past: Past,
         spelling: Spelling,
         on_ready: Callable[[], None],
         replay_records: tuple[int, int] = REPLAY_RECORDS,
-        runs_ahead: int = 2,
+        ahead_records: int = AHEAD_RECORDS,
         counters: StreamCounters | None = None,
     ) -> None:
-        self._log = log
-        self._view = view
-        self._history = history
-        self._spelling = spelling
+        self._live = live
+        self._recipe = recipe
+        self._past = past
         self._on_ready = on_ready
         self._replay_records = replay_records
-        self._runs_ahead = runs_ahead
-        self._counters = counters or StreamCounters("")
-        # Kept, since a replay may also begin later, under whoever happens to be running then.
-        self._origin = current_span.get()
-        self._runs = Runs(view)
-        self._task: asyncio.Task[None] | None = None
-        self._reached = list(start)
-        self._index = -1
-        self._trail: Trail | None = None
+        self._ahead_records = ahead_records
+        self._account = ReplayAccount(counters or StreamCounters(""))
+        self._view = view = live.take(recipe)
+        self._runs = Runs(view, spelling)
+        self._track: Track | None = None
+        self._asked = self._is_closed = False
+        self._target = -1
+        self._until: Vector = ()
         self._after_gap = False
-        self.mode: Mode = "shared"
+        self._last_time: int | None = None
         self.failed: GatewayError | None = None
-        self.stalled: Unavailable | None = None
-        self.replayed = 0
         self.is_routed = view.selector is not None and view.selector.route is not None
-        self._place()
+        self._walk: Walk = self._place(start)
 
     # ---- what a reader asks --------------------------------------------------------------------------------------
 
@@ -132,55 +105,70 @@ class Reading:
 
         ``at_least_one=False``: None also where the next record is larger than ``max_bytes``.
         """
-        if self.mode == "shared" and not self._runs:
-            if self._index < self._log.first:
-                self._place()
-                return self.take(max_records=max_records, max_bytes=max_bytes, at_least_one=at_least_one)
-            piece = self._view.take(
-                self._index,
-                max_records=max_records,
-                max_bytes=max_bytes,
-                after_gap=self._after_gap,
-                at_least_one=at_least_one,
+        walk = self._walk
+        if self._runs:
+            piece = self._runs.take(
+                max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap, at_least_one=at_least_one
             )
-            if piece is not None:
-                self._index = piece.stop
-                self._trail = piece.trail
-                self._note(piece)
+        else:
+            if walk.is_lost:
+                walk = self._walk = self._place(walk.vector())
+            piece = walk.take(
+                max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap, at_least_one=at_least_one
+            )
+        if piece is not None and (piece.records or piece.gap is not None):
+            # What follows an undecodable stretch directly belongs to it.
+            self._after_gap = piece.gap is not None and piece.gap.reason == "undecodable"
+        if self._track is None:
             return piece
-        if not self._runs and self.mode == "merge":
-            self._merge()
-        if not self._runs:
-            # Nothing of the merge zone was for this reader, or the replay has not come that far.
-            return _NOTHING_YET if self.mode != "replay" and self._index < self._log.head else None
-        piece = self._runs.take(
-            max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap, at_least_one=at_least_one
-        )
-        if piece is not None:
-            self._note(piece)
+        if piece is None and walk.is_at_end and not self._runs:
+            return self._go_on(self._track)
+        self._look_ahead(self._track)
         return piece
 
     def take_usual(self) -> Slice | None:
         """``take`` within the usual bounds, for streams: what all readers at the head take is found by one look."""
+        walk = self._walk
         view = self._view
         piece = view.tail
-        if piece is None or view.tail_index != self._index or self.mode != "shared" or self._runs or self._after_gap:
+        if (
+            piece is None
+            or view.tail_index != walk.index
+            or self._track is not None
+            or walk.mode != "shared"
+            or self._runs
+            or self._after_gap
+        ):
             return self.take()
-        self._index = piece.stop
-        self._trail = piece.trail
+        walk.index = piece.stop
+        walk.trail = piece.trail
         return piece
 
     @property
+    def mode(self) -> Mode:
+        return "replay" if self._track is not None else self._walk.mode
+
+    @property
+    def replayed(self) -> int:
+        """Records that were read from Kafka because this reader asked."""
+        return self._account.records
+
+    @property
     def more(self) -> bool:
-        """Whether another ``take`` would give something at once."""
-        if self._runs:
+        """Whether another ``take`` would give something at once, or find out how to get more."""
+        if self._runs or self._walk.index < self._walk.log.head:
             return True
-        return self.mode != "replay" and self._index < self._log.head
+        return self._track is not None and not self._asked and self.failed is None
 
     @property
     def at_head(self) -> bool:
         """Whether everything the process has seen is taken."""
-        return self.mode != "replay" and not self._runs and self._index >= self._log.head
+        return self._track is None and not self._runs and self._walk.is_at_end
+
+    @property
+    def stalled(self) -> Unavailable | None:
+        """Set while Kafka does not answer the replay."""
+        return None if self._track is None else self._track.stalled
 
     @property
     def route(self) -> Route | None:
@@ -189,27 +177,14 @@ class Reading:
         return selector.route if selector is not None and self.mode == "shared" else None
 
     def skip_to(self, index: int) -> None:
-        """Stand at ``index``: nothing before it is for this reader. Only where it stands in the shared view."""
-        log = self._log
-        if self.mode != "shared" or self._runs or not max(self._index, log.first) <= index <= log.head:
-            return
-        if log.first == log.head:
-            self._trail, self._reached = None, list(log.head_vector)
-        else:
-            self._trail = log.page_at(min(index, log.head - 1)).trail
-        self._index = index
+        """Stand at ``index`` of the log: nothing before it is for this reader. Only where it walks there, shared."""
+        if self.mode == "shared" and not self._runs:
+            self._walk.skip_to(index)
 
     def vector(self) -> Vector:
         """The vector before the next record that was not taken."""
         queued = self._runs.vector()
-        if queued is not None:
-            return queued
-        if self.mode == "shared":
-            if self._index == self._log.head:
-                return self._log.head_vector
-            if self._trail is not None:
-                return self._trail.vector_before(self._index)
-        return tuple(self._reached)
+        return self._walk.vector() if queued is None else queued
 
     def next_time(self) -> int | None:
         """Kafka's time of the next record not taken, in epoch milliseconds; None at the head.
@@ -218,201 +193,148 @@ class Reading:
         """
         if self._runs:
             return self._runs.next_time()
-        if self.mode != "replay" and self._log.first <= self._index < self._log.head:
-            page = self._log.page_at(self._index)
-            return page.records[self._index - page.first].timestamp
-        return self._runs.last_time if self.mode == "replay" else None
+        found = self._walk.next_time()
+        if found is None and self._track is not None:
+            found = self._walk.last_time() or self._last_time
+        return found
 
     def remaining(self, shard: tuple[int, int] = (0, 1)) -> int:
         """Records between here and the head: exact in the log, by offsets before it and for a shard."""
         index, count = shard
-        if count == 1 and self.mode == "shared" and not self._runs and self._index >= self._log.first:
-            return self._log.head - self._index
+        log = self._live.log
+        if count == 1 and self.mode == "shared" and not self._runs and not self._walk.is_lost:
+            return log.head - self._walk.index
         here = self.vector()
         return sum(
-            max(0, head - here[p])
-            for p, head in enumerate(self._log.head_vector)
-            if p < len(here) and p % count == index
+            max(0, head - here[p]) for p, head in enumerate(log.head_vector) if p < len(here) and p % count == index
         )
+
+    def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
+        """Queue a gap as the next thing this reader gets. ``start`` is the cursor of its beginning where ``before`` is
+        a vector of an earlier life, which would name other records in this one."""
+        self._runs.announce(reason, before=before, after=after, start=start)
 
     def take_news(self) -> Slice | None:
         """What comes next where it is no record, but something to be told: a gap."""
         return self._runs.take_news()
 
     def close(self) -> None:
-        """Stop the replay, if one is running. Nothing that was taken is affected."""
-        if self._task is not None:
-            self._task.cancel()
-            self._task = None
+        """Give the views back, and wait for no replay any more. Where it stands can still be asked. Idempotent."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._end_replay("closed")
+            self._live.release(self._recipe)
 
     # ---- how it finds its way ------------------------------------------------------------------------------------
 
-    def _place(self) -> None:
-        """Choose the mode for the vector where this reader stands."""
-        if self._index >= 0:
-            self._reached = list(self.vector())
-        here = tuple(self._reached)
-        index = self._log.floor_index(here)
-        self._trail = None
+    def _place(self, here: Vector) -> Walk:
+        """The walk on from ``here``: in the log, else along a track of the past."""
+        log = self._live.log
+        index = log.floor_index(here)
         if index is None:
-            self.mode = "replay"
-            self._task = asyncio.get_running_loop().create_task(self._replay())
+            return self._follow(self._past.track(here), here)
+        self._end_replay()
+        return Walk(log, self._view, self._runs, start=here, index=index)
+
+    def _follow(self, track: Track, here: Vector) -> Walk:
+        index = track.log.floor_index(here)
+        if index is None:
+            raise ValueError("the track begins behind the reader")
+        if self._track is None:
+            self._account.begin()
+        else:
+            self._leave(self._track)
+        track.enter(self)
+        self._track = track
+        return Walk(track.log, track.views.take(self._recipe), self._runs, start=here, index=index)
+
+    def _leave(self, track: Track) -> None:
+        self._asked = False
+        self._last_time = self._walk.last_time() or self._last_time
+        track.views.release(self._recipe)
+        track.leave(self)
+
+    def _end_replay(self, code: str = "") -> None:
+        track, self._track = self._track, None
+        if track is not None:
+            self._leave(track)
+            self._account.end(self.failed.code if self.failed is not None else code)
+
+    def _go_on(self, track: Track) -> Slice | None:
+        """At the end of what a replay holds: change into the log or to a track that has more, else ask for more."""
+        if self._asked or self.failed is not None:
+            return None
+        here = self._walk.end_vector()
+        if not _is_short_of(here, self._goal()):
+            self._walk = self._place(here)
+            return PASSED
+        best = self._past.track(here)
+        if best is not track:
+            self._walk = self._follow(best, here)
+            return PASSED
+        self._ask(track)
+        return None
+
+    def _look_ahead(self, track: Track) -> None:
+        """Have more fetched before the last is taken, where this track is the one to go on with."""
+        log = track.log
+        if log.head - self._walk.index >= self._ahead_records or self._asked or track.is_over:
             return
-        self._index = index
-        self.mode = "shared" if self._log.ceil_index(here) == index else "merge"
+        end = log.head_vector
+        if _is_short_of(end, self._goal()) and self._past.track(end) is track:
+            self._ask(track)
 
-    def _note(self, piece: Slice) -> None:
-        """Remember whether the last thing told was an undecodable stretch: what follows directly belongs to it."""
-        if piece.records or piece.gap is not None:
-            self._after_gap = piece.gap is not None and piece.gap.reason == "undecodable"
+    def _goal(self) -> Vector:
+        """What a replay has to reach to go on in the log."""
+        log = self._live.log
+        if self._target < log.first:
+            # The middle of the log: near enough to be reached, far enough from eviction.
+            self._target = (log.first + log.head) // 2
+            self._until = log.vector_before(self._target)
+        return self._until
 
-    def _merge(self) -> None:
-        """Encode a bounded part of the merge zone; leave it where the shared view serves from here on."""
-        log = self._log
-        if self._index < log.first:
-            self._index = -1
-            self._place()
-            return
-        end = log.ceil_index(tuple(self._reached))
-        if end is not None and end <= self._index:
-            self._enter_shared()
-            return
-        stop = log.head if end is None else end
-        if self._index >= stop:
-            return
-        page = log.page_at(self._index)
-        stop = min(stop, page.end)
-        zone = page.records[self._index - page.first : stop - page.first]
-        self._index = stop
-        fresh = [record for record in zone if record.offset >= self._at(record.partition)]
-        self._push(fresh)
-        end = log.ceil_index(tuple(self._reached))
-        if end is not None and end <= self._index:
-            self._enter_shared()
+    def _ask(self, track: Track) -> None:
+        self._asked = True
+        first, most = self._replay_records
+        track.ask(self, self._goal(), first=first, most=most)
 
-    def _enter_shared(self) -> None:
-        self.mode = "shared"
-        self._trail = None
+    # ---- what a track tells; see ``Follower`` --------------------------------------------------------------------
 
-    def _at(self, partition: int) -> int:
-        return self._reached[partition] if partition < len(self._reached) else 0
+    @property
+    def index(self) -> int:
+        return self._walk.index
 
-    def _push(self, records: Sequence[Record]) -> None:
-        """Queue ``records`` as a run encoded from the vector reached, and move that vector behind them."""
-        self._runs.push(records, start=tuple(self._reached))
-        for record in records:
-            self._move(record.partition, record.next)
+    def count_fetched(self, records: int) -> None:
+        self._account.add(records)
 
-    def _move(self, partition: int, to: int) -> None:
-        if partition >= len(self._reached):
-            self._reached.extend([0] * (partition + 1 - len(self._reached)))
-        self._reached[partition] = max(self._reached[partition], to)
-
-    # ---- replay --------------------------------------------------------------------------------------------------
-
-    async def _replay(self) -> None:
-        """Read from Kafka up to an index of the log. Cancelled by ``close``; what was queued until then stays."""
-        counters, before = self._counters, self.replayed
-        span = None if self._origin is None else self._origin.child("replay")
-        counters.replays += 1
-        counters.replaying += 1
-        code = ""
-        try:
-            await self._read_up_to_log()
-        except asyncio.CancelledError:
-            code = "closed"
-            raise
-        except GatewayError as error:
-            self.failed = error
-            code = error.code
-        except Exception as error:
-            log.error("a replay failed", exc_info=error)
-            self.failed = Internal("The replay failed.")
-            code = self.failed.code
-        finally:
-            counters.replaying -= 1
-            if span is not None:
-                span.note("records", self.replayed - before)
-                span.end(code)
-        self._task = None
+    def wake(self) -> None:
+        self._asked = False
         self._on_ready()
 
-    async def _read_up_to_log(self) -> None:
-        log = self._log
-        target = -1
-        until: Vector = ()
-        while True:
-            if target < log.first:
-                # The middle of the log: near enough to be reached, far enough from eviction.
-                target = (log.first + log.head) // 2
-                until = log.vector_before(target)
-            if all(self._at(partition) >= end for partition, end in enumerate(until)):
-                break
-            await self._runs.wait_for_room(self._runs_ahead)
-            await self._read_some(until)
-            self._on_ready()
-        self._index = target
-        self.mode = "merge"
+    def broke(self, error: GatewayError) -> None:
+        self.failed = error
 
-    async def _read_some(self, until: Vector) -> None:
-        start = tuple(self._at(partition) for partition in range(len(until)))
-        first, most = self._replay_records
-        most = min(most, max(first, self.replayed))
-        try:
-            read = await self._history.read(start, until, max_records=most, max_bytes=2 * SLICE_BYTES)
-        except OutOfRange as error:
-            if self._skip(error):
-                return
-            # The topic holds what it says it does not: a stale broker. Ask again in a while.
-            await self._stall(Unavailable("The stream's source contradicts itself."))
-            return
-        except Unavailable as error:
-            await self._stall(error)
-            return
-        self.stalled = None
-        self.replayed += len(read.records)
-        self._counters.replayed_records += len(read.records)
-        for at in range(0, len(read.records), _ENCODE_RECORDS):
-            if at:
-                # Encoding is cut like a broadcast is: others get their turn.
-                self._on_ready()
-                await asyncio.sleep(0)
-            self._push(read.records[at : at + _ENCODE_RECORDS])
-        for partition, position in enumerate(read.vector):
-            self._move(partition, position)
-
-    async def _stall(self, error: Unavailable) -> None:
-        """An open stream outlives Kafka's bad days: it waits here, heartbeats go on."""
-        self.stalled = error
-        await asyncio.sleep(random.uniform(*_RETRY_SECONDS))  # noqa: S311
-
-    def _skip(self, bounds: OutOfRange) -> bool:
-        """The topic does not hold what comes next: say so at this place, and go on where it begins.
-
-        False: it does hold it, by these very bounds.
-        """
-        before = tuple(self._reached)
+    def missing(self, bounds: OutOfRange) -> None:
+        """Say so at this place, and go on where the topic begins."""
+        before = self._walk.end_vector()
+        after = list(before)
         reason = "retention"
         for partition, (earliest, latest) in enumerate(zip(bounds.earliest, bounds.latest, strict=True)):
-            position = self._at(partition)
-            if position > latest:
+            if partition == len(after):
+                after.append(0)
+            if after[partition] > latest:
                 # Offsets that were given out do not exist any more: this is another history, read from its start.
                 reason = "history_changed"
-            if not earliest <= position <= latest:
-                self._move(partition, earliest)
-                self._reached[partition] = earliest
-        if tuple(self._reached) == before:
-            return False
-        self.announce(reason, before=before, after=tuple(self._reached))
-        return True
-
-    def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
-        """Queue a gap as the next thing this reader gets. ``start`` is the cursor of its beginning where ``before`` is
-        a vector of an earlier life, which would name other records in this one."""
-        cursor = self._spelling.cursor
-        gap = Gap(entry=0, reason=reason, start=(start or cursor(before)).encode(), resumed_at=cursor(after).encode())
-        here = Trail(0, before if start is None else after)
-        self._runs.tell(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
+            if not earliest <= after[partition] <= latest:
+                after[partition] = earliest
+        if reason == "history_changed":
+            self._past.end_all()
+        moved = tuple(after)
+        if any(after[p] != (before[p] if p < len(before) else 0) for p in range(len(after))):
+            self.announce(reason, before=before, after=moved)
+        self._walk = self._place(moved)
 
 
-_NOTHING_YET: Final = Slice(body=b"", records=0, data_bytes=0, gap=None, stop=0, trail=None)
+def _is_short_of(here: Vector, until: Vector) -> bool:
+    """Whether ``here`` is before ``until`` in some partition; one that is not held stands at 0."""
+    return any(end > (here[p] if p < len(here) else 0) for p, end in enumerate(until))

@@ -6,7 +6,7 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -19,11 +19,11 @@ from gateway.hub.feed import TopicFeed
 from gateway.hub.hub import Hub
 from gateway.hub.pump import Pump
 from gateway.hub.view import Gap, View
-from gateway.kafka.replay import Replayed
+from gateway.hub.views import Recipe, Views
 from gateway.model import Grant, Transport, Vector
 from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
 from gateway.subscription.opening import Opening
-from gateway.subscription.reading import REPLAY_RECORDS, Reading
+from gateway.subscription.reading import AHEAD_RECORDS, REPLAY_RECORDS, Reading
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.selector import FieldIndex, selector
 from gateway.subscription.shape import Shape, shape_of
@@ -57,23 +57,9 @@ class _Teller:
 
 
 @dataclass(frozen=True, slots=True)
-class _TopicHistory:
-    """The replay port for one topic."""
-
-    hub: Hub
-    cluster: str
-    topic: str
-
-    async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
-        replays = self.hub.source(self.cluster).replays
-        return await replays.read(self.topic, start, until, max_records=max_records, max_bytes=max_bytes)
-
-
-@dataclass(frozen=True, slots=True)
 class _Read:
-    """What a subscription holds of its feed, and what was asked for."""
+    """What a subscription reads, and what was asked for."""
 
-    key: Hashable
     shape: Shape
     request: ReadRequest
     framing: Framing
@@ -86,18 +72,17 @@ class PullRead:
         self._ready = asyncio.Event()
         self.feed = opening.feed
         self.queued = False
-        self._key, view = registry.view(opening.feed, grant, shape, FRAMINGS["pull"])
         self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
         # A page of everything takes from Kafka what it needs; one that is choosy has to look at more.
-        wanted = limit if view.selector is None else max(limit, CHOOSY_RECORDS)
+        wanted = limit if grant.rows is None and shape.takes_all else max(limit, CHOOSY_RECORDS)
         self.reading = registry.reading(
             opening,
-            view,
-            self._teller,
             grant,
+            shape,
+            self._teller,
             on_ready=self._ready.set,
             replay_records=(wanted, wanted),
-            runs_ahead=1,
+            ahead_records=0,
         )
 
     def pump(self) -> bool:
@@ -120,7 +105,6 @@ class PullRead:
     def close(self) -> None:
         self.reading.close()
         self.feed.forget(self)
-        self.feed.release_view(self._key)
 
 
 class Registry:
@@ -167,13 +151,13 @@ class Registry:
     def teller(self, feed: TopicFeed, grant: Grant, shape: Shape, framing: Framing) -> _Teller:
         return _Teller(grant.contract.stream, feed.incarnation, self._codec, framing, shape.shard)
 
-    def view(self, feed: TopicFeed, grant: Grant, shape: Shape, framing: Framing) -> tuple[Hashable, View]:
-        """The shared view for this grant and shape, with one more reader, and the key to give it back by."""
+    def recipe(self, feed: TopicFeed, grant: Grant, shape: Shape, framing: Framing) -> Recipe:
+        """The view for this grant and shape, of the feed's log and of what is read of its past."""
         contract = grant.contract
         # The contract itself is part of the key: after a reload, readers of the old one keep their view.
         key = (contract.stream, id(contract), shape, grant.rows, framing.name)
 
-        def make(feed: TopicFeed) -> View:
+        def make(views: Views) -> View:
             encoder = RecordEncoder(
                 contract,
                 framing,
@@ -187,11 +171,11 @@ class Registry:
                 rows=grant.rows,
                 terms=shape.terms,
                 shard=shape.shard,
-                index=lambda pointer: feed.shared(("field", pointer), lambda: FieldIndex(feed.log, pointer)),
+                index=lambda pointer: views.shared(("field", pointer), lambda: FieldIndex(views.log, pointer)),
             )
-            return View(feed.log, encoder, selector=chosen)
+            return View(views.log, encoder, selector=chosen)
 
-        return key, feed.view(key, make)
+        return Recipe(key, make)
 
     def admit(self, opening: Opening, grant: Grant, shape: Shape) -> None:
         """Raises TooManyViews where one more shape of its own is more than this tenant or stream may have here.
@@ -210,24 +194,25 @@ class Registry:
     def reading(
         self,
         opening: Opening,
-        view: View,
-        teller: _Teller,
         grant: Grant,
+        shape: Shape,
+        teller: _Teller,
         *,
         on_ready: Callable[[], None],
         replay_records: tuple[int, int] = REPLAY_RECORDS,
-        runs_ahead: int = 2,
+        ahead_records: int = AHEAD_RECORDS,
     ) -> Reading:
         """A reading at the opening's vector, with its gap to tell first."""
+        feed = opening.feed
         reading = Reading(
-            opening.feed.log,
-            view,
+            feed.views,
+            self.recipe(feed, grant, shape, teller.framing),
             start=opening.vector,
-            history=_TopicHistory(self._hub, grant.contract.cluster, grant.contract.topic),
+            past=feed.past,
             spelling=teller,
             on_ready=on_ready,
             replay_records=replay_records,
-            runs_ahead=runs_ahead,
+            ahead_records=ahead_records,
             counters=self._counters.stream(grant.contract.stream),
         )
         if opening.skipped is not None:
@@ -239,7 +224,6 @@ class Registry:
         self, opening: Opening, grant: Grant, shape: Shape, *, session: str, transport: Transport, outlet: Outlet
     ) -> Subscription:
         """An open stream over ``outlet``; delivers from now on, and gives everything back when it ends."""
-        key, view = self.view(opening.feed, grant, shape, outlet.framing)
         teller = self.teller(opening.feed, grant, shape, outlet.framing)
         subscription = Subscription(
             session=session,
@@ -257,8 +241,8 @@ class Registry:
         )
         self._sessions[session] = subscription
         self._count_shape(grant, shape, 1)
-        self._reads[session] = _Read(key, shape, opening.request, outlet.framing)
-        reading = self.reading(opening, view, teller, grant, on_ready=subscription.wake)
+        self._reads[session] = _Read(shape, opening.request, outlet.framing)
+        reading = self.reading(opening, grant, shape, teller, on_ready=subscription.wake)
         subscription.start(reading)
         # What happened between the opening and now was told to those who were open then.
         if self.draining.is_set():
@@ -270,7 +254,6 @@ class Registry:
     def _forget(self, subscription: Subscription) -> None:
         del self._sessions[subscription.session]
         read = self._reads.pop(subscription.session)
-        subscription.feed.release_view(read.key)
         self._count_shape(subscription.grant, read.shape, -1)
 
     def _count_shape(self, grant: Grant, shape: Shape, change: int) -> None:
@@ -304,16 +287,14 @@ class Registry:
         if contract is before.contract and (shape, grant.rows) == (read.shape, before.rows):
             subscription.renew(grant)
             return
-        key, view = self.view(feed, grant, shape, read.framing)
         teller = self.teller(feed, grant, shape, read.framing)
         self._count_shape(before, read.shape, -1)
         self._count_shape(grant, shape, 1)
-        self._reads[subscription.session] = _Read(key, shape, read.request, read.framing)
+        self._reads[subscription.session] = _Read(shape, read.request, read.framing)
         subscription.renew(grant)
         subscription.go_on_with(
-            lambda vector: self.reading(Opening(feed, vector), view, teller, grant, on_ready=subscription.wake)
+            lambda vector: self.reading(Opening(feed, vector), grant, shape, teller, on_ready=subscription.wake)
         )
-        feed.release_view(read.key)
 
     def release(self, opening: Opening) -> None:
         """Give back the feed that the opening took."""

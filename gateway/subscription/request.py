@@ -44,6 +44,9 @@ class ReadRequest:
 
 PULL_ONLY: Final = ("limit", "max_bytes", "wait")
 EVERYWHERE: Final = ("from", "cursor", "last_event_id", "on_gap", "filter", "fields", "envelope", "shard")
+BUT_PULL: Final = ("ticket",)
+"""Credentials in the address. Who asks is found out before what is asked for: nothing of it is left to parse."""
+
 LISTING: Final = ("limit", "next")
 ENVELOPES: Final = ("record", "cloudevents", "none")
 MAX_SHARDS: Final = 64
@@ -82,7 +85,7 @@ def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None 
     """
     every = parse_query(query, repeatable=("filter",))
     given = {name: values[0] for name, values in every.items()}
-    allowed = EVERYWHERE + (PULL_ONLY if transport == "pull" else ())
+    allowed = EVERYWHERE + (PULL_ONLY if transport == "pull" else BUT_PULL)
     for name in given:
         if name in ("access_token", "token"):
             raise AmbiguousCredentials("An access token does not belong into the address; send it as a header.")

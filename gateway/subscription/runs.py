@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from gateway.hub.log import Trail
-from gateway.hub.view import Block, Slice, View, cut
+from gateway.hub.view import Block, Gap, Slice, View, cut
 from gateway.model import Record, Vector
+
+
+class Spelling(Protocol):
+    """How vectors and gaps are told to this reader."""
+
+    def cursor(self, vector: Vector) -> str: ...
+
+    def gap(self, gap: Gap) -> bytes: ...
 
 
 @dataclass(slots=True)
@@ -23,17 +31,15 @@ class _Run:
 
 
 class Runs:
-    """A reader's private queue. It holds a handful at most; whoever fills it waits for room."""
+    """A reader's private queue. It holds a handful at most: nothing is added while there is something to take."""
 
-    __slots__ = ("_items", "_room", "_view", "last_time")
+    __slots__ = ("_items", "_spelling", "_view")
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, spelling: Spelling) -> None:
         self._view = view
+        self._spelling = spelling
         # A list: an empty one is a tenth of an empty deque, and most readers never have a run.
         self._items: list[_Run | Slice] = []
-        self._room: asyncio.Event | None = None
-        self.last_time: int | None = None
-        """Kafka's time of the last record taken, in epoch milliseconds."""
 
     def __len__(self) -> int:
         return len(self._items)
@@ -51,9 +57,12 @@ class Runs:
         if run.block.index:
             self._items.append(run)
 
-    def tell(self, news: Slice) -> None:
-        """Queue something that is no record; its trail starts at the vector before it."""
-        self._items.append(news)
+    def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
+        """Queue a gap. ``start`` is the cursor of its beginning where ``before`` is a vector of an earlier life."""
+        cursor = self._spelling.cursor
+        gap = Gap(entry=0, reason=reason, start=(start or cursor(before)).encode(), resumed_at=cursor(after).encode())
+        here = Trail(0, before if start is None else after)
+        self._items.append(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
 
     def take(self, *, max_records: int, max_bytes: int, after_gap: bool, at_least_one: bool) -> Slice | None:
         """The next slice; None where there is none, or where its first record does not fit."""
@@ -61,7 +70,7 @@ class Runs:
             return None
         first = self._items[0]
         if isinstance(first, Slice):
-            self._drop_first()
+            del self._items[0]
             return first
         piece = cut(
             first.block,
@@ -76,9 +85,8 @@ class Runs:
         if piece is None:
             return None
         first.at = piece.stop
-        self.last_time = first.records[first.at - 1].timestamp
         if first.at >= len(first.records):
-            self._drop_first()
+            del self._items[0]
         return piece
 
     def take_news(self) -> Slice | None:
@@ -86,7 +94,7 @@ class Runs:
         first = self._items[0] if self._items else None
         if not isinstance(first, Slice):
             return None
-        self._drop_first()
+        del self._items[0]
         return first
 
     def vector(self) -> Vector | None:
@@ -102,14 +110,3 @@ class Runs:
         """Kafka's time of the next record; None where something else comes next, or nothing."""
         first = self._items[0] if self._items else None
         return first.records[first.at].timestamp if isinstance(first, _Run) else None
-
-    async def wait_for_room(self, most: int) -> None:
-        """Until fewer than ``most`` are queued."""
-        while len(self._items) >= most:
-            self._room = asyncio.Event()
-            await self._room.wait()
-
-    def _drop_first(self) -> None:
-        del self._items[0]
-        if self._room is not None:
-            self._room.set()

@@ -23,20 +23,21 @@ from gateway.subscription.projection import tokens
 UNDECODABLE: Final = object()
 """What a payload that is no JSON reads as."""
 
-Key = tuple[bool, object]
+Key = object
 """A decoded value that compares as JSON does: true is not 1, so booleans carry a mark."""
 
+_OTHER: Final = object()
+
 _INT_DIGITS: Final = 4000
-_UNDECODABLE_KEY: Final[Key] = (False, UNDECODABLE)
 
 
 def key_of(value: Any) -> Key:
     """``value`` for look-ups; what is neither string, number nor boolean equals nothing that can be asked for."""
-    if isinstance(value, bool):
-        return (True, value)
-    if isinstance(value, str | int | float) or value is UNDECODABLE:
-        return (False, value)
-    return (False, None)
+    kind = type(value)
+    if kind is str or kind is int or kind is float or value is UNDECODABLE:
+        # Itself and no pair of anything: there is one for each record, and the collector looks at every pair.
+        return value
+    return (bool, value) if kind is bool else _OTHER
 
 
 def extractor(pointer: str) -> Callable[[bytes | None], Any]:
@@ -125,7 +126,13 @@ class FieldIndex:
                 key = key_of(value)
                 known.values.append(value)
                 known.keys.append(key)
-                places.setdefault(key, []).append(at)
+                before = places.get(key)
+                if before is None:
+                    places[key] = at
+                elif type(before) is int:
+                    places[key] = [before, at]
+                else:
+                    before.append(at)
         return known
 
     def keys_between(self, page: Page, a: int, b: int) -> set[Key]:
@@ -134,14 +141,15 @@ class FieldIndex:
 
 
 class _PageIndex:
-    """One page's values and keys by record, and by key the places of the records that have it, in order."""
+    """One page's values and keys by record, and by key the places of the records that have it, in order; one place
+    that is alone is not put into a list, since most are where there are many values."""
 
     __slots__ = ("keys", "places", "values")
 
     def __init__(self) -> None:
         self.values: list[Any] = []
         self.keys: list[Key] = []
-        self.places: dict[Key, list[int]] = {}
+        self.places: dict[Key, int | list[int]] = {}
 
 
 class _Equality:
@@ -153,14 +161,21 @@ class _Equality:
 
     def places(self, page: Page, a: int, b: int) -> list[int]:
         known = self.index.page(page).places
-        # Of a field's many values a page has few, and a filter few of those.
-        found = [known[key] for key in self.keys if key in known]
-        if a or b < len(page.records):
-            found = [places[bisect_left(places, a) : bisect_left(places, b)] for places in found]
-        if len(found) == 1:
-            # The index's own list where the whole page was asked for: to be read at once, and left as it is.
-            return found[0]
-        return sorted(at for places in found for at in places)
+        found: list[int] = []
+        runs = 0
+        for key in self.keys:
+            # Of a field's many values a page has few, and a filter few of those.
+            places = known.get(key)
+            if places is None:
+                continue
+            runs += 1
+            if type(places) is not int:
+                found += places[bisect_left(places, a) : bisect_left(places, b)]
+            elif a <= places < b:
+                found.append(places)
+        if runs > 1:
+            found.sort()
+        return found
 
     def matches(self, record: Record) -> bool:
         return key_of(self.index.read(record.value)) in self.keys
@@ -245,7 +260,7 @@ def selector(
         equalities.append(_Equality(index(rows.pointer), frozenset(key_of(value) for value in rows.values)))
     for term in sorted(terms, key=lambda one: (one.name, one.op, str(sorted(map(str, one.values))))):
         if term.is_equality:
-            keys = frozenset(key_of(value) for value in term.values) | {_UNDECODABLE_KEY}
+            keys = frozenset(key_of(value) for value in term.values) | {UNDECODABLE}
             equalities.append(_Equality(index(term.pointer), keys))
         else:
             conditions.append(_Condition(index(term.pointer), term))

@@ -42,7 +42,7 @@ class Sessions:
         if self._registry.session(session) is not None:
             self._refresh(session, principal, tenant)
             return
-        told = await self._ask("refresh", {"session": session, "tenant": tenant, "principal": _spelt(principal)})
+        told = await self._ask("refresh", {"session": session, "tenant": tenant, "principal": principal.spelt()})
         if not told:
             raise SessionNotFound
         refused = _REFUSALS.get(told[0].get("code", ""))
@@ -107,19 +107,6 @@ class Sessions:
         except GatewayError as error:
             return {"code": error.code, "detail": error.detail}
         return {"code": ""}
-
-
-def _spelt(principal: Principal) -> dict[str, Any]:
-    """Verified claims, never the token."""
-    return {
-        "issuer": principal.issuer,
-        "client_id": principal.client_id,
-        "subject": principal.subject,
-        "scopes": sorted(principal.scopes),
-        "token_id": principal.token_id,
-        "expires_at": principal.expires_at,
-        "claims": dict(principal.claims),
-    }
 
 
 def _entry(subscription: Subscription) -> dict[str, Any]:

@@ -27,6 +27,11 @@ class Shape:
     terms: frozenset[Term] = field(default_factory=frozenset)
     shard: tuple[int, int] = (0, 1)
 
+    @property
+    def takes_all(self) -> bool:
+        """Whether every record that the reader may see is in."""
+        return not self.terms and self.shard == (0, 1)
+
 
 def shape_of(
     contract: Contract, request: ReadRequest, *, transport: Transport, filters: Sequence[FilterField]

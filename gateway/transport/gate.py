@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from starlette.types import Scope
 
 from gateway.auth.policy import decide, member
 from gateway.auth.revocation import Revocations
-from gateway.auth.tokens import TokenVerifier, parse_bearer
+from gateway.auth.tickets import Tickets
+from gateway.auth.tokens import TokenVerifier
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
 from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
 from gateway.counters import Counters, Tally
 from gateway.errors import (
-    AmbiguousCredentials,
     BadRequest,
     GatewayError,
+    InvalidParameter,
     OriginNotAllowed,
     TokenInvalid,
-    TokenMissing,
     Unavailable,
 )
-from gateway.model import Grant, Principal, Transport
+from gateway.model import Application, Grant, Principal, Transport
 from gateway.subscription import events
 from gateway.subscription.encode import Framing
 from gateway.subscription.opening import Opening, Openings
@@ -36,6 +36,7 @@ from gateway.subscription.shape import Shape, shape_of
 from gateway.subscription.subscription import Outlet, Subscription
 from gateway.tracing import current_span
 from gateway.transport.cors import origin_of, own_origin
+from gateway.transport.credentials import credential_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +69,7 @@ class Gate:
         openings: Openings,
         registry: Registry,
         sessions: Sessions,
+        tickets: Tickets,
         counters: Counters,
         clock: Clock,
         public_url: Callable[[], str],
@@ -75,6 +77,7 @@ class Gate:
         self.snapshot = snapshot
         self.registry = registry
         self.sessions = sessions
+        self.tickets = tickets
         self.counters = counters
         self.public_url = public_url
         self._openings = openings
@@ -84,17 +87,29 @@ class Gate:
         """Epoch seconds."""
         return self._clock.now()
 
-    async def principal(self, scope: Scope) -> Principal:
+    async def principal(self, scope: Scope, *, takes_ticket: bool = False) -> Principal:
         """Who the request's one credential says it is. Raises Unauthorized and AmbiguousCredentials; Unavailable where
-        the keys to tell it by cannot be had."""
-        sent = [value for name, value in scope["headers"] if name == b"authorization"]
-        if not sent:
-            raise TokenMissing("The request holds no access token.")
-        if len(sent) > 1:
-            raise AmbiguousCredentials("The request holds more than one Authorization header.")
-        principal = await self.verify(parse_bearer(sent[0].decode("latin-1")))
+        what it takes to tell cannot be had."""
+        credential = credential_of(scope)
+        if credential.kind == "token":
+            principal = await self.verify(credential.text)
+        elif takes_ticket:
+            principal = await self._ticket_holder(scope, credential.text)
+        else:
+            raise InvalidParameter("A ticket opens a read over SSE, WebSocket or NDJSON, and nothing else.")
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
         self._check_origin(scope, principal)
+        return principal
+
+    async def _ticket_holder(self, scope: Scope, text: str) -> Principal:
+        stream = scope["path_params"]["stream"]
+        try:
+            principal = await self.tickets.look(text, stream=stream, origin=origin_of(scope))
+            self.snapshot().check_revoked(principal, now=self._clock.now())
+        except TokenInvalid as error:
+            self.counters.count_refused_token(error.reason)
+            raise
+        scope["state"]["ticket"] = text
         return principal
 
     async def verify(self, token: str) -> Principal:
@@ -107,6 +122,14 @@ class Gate:
             raise
         return principal
 
+    def grant(self, principal: Principal, stream: str, transport: Transport) -> Grant:
+        """What policy allows now. Raises the GatewayError that says why nothing."""
+        return self.snapshot().grant(principal, stream, transport, now=self._clock.now())
+
+    def application(self, principal: Principal) -> Application:
+        """The principal's application. Raises TokenInvalid where there is none, TenantSuspended."""
+        return member(principal, self.snapshot().catalog)[1]
+
     def tenant(self, principal: Principal) -> str:
         """The principal's organisation, by name. Raises TokenInvalid where there is none, TenantSuspended."""
         return member(principal, self.snapshot().catalog)[0].name
@@ -116,8 +139,7 @@ class Gate:
         origin = origin_of(scope)
         if origin is None or origin == own_origin(self.public_url()):
             return
-        _, application = member(principal, self.snapshot().catalog)
-        if origin not in application.origins:
+        if origin not in self.application(principal).origins:
             raise OriginNotAllowed("The application does not list this origin.")
 
     async def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
@@ -132,7 +154,7 @@ class Gate:
             fields["stream"] = stream
         try:
             self.registry.refuse_while_draining()
-            principal = await self.principal(scope)
+            principal = await self.principal(scope, takes_ticket=transport != "pull")
             # Asking for keys may have taken a while: what holds is what holds now.
             contract = self.snapshot().contracts.get(stream)
             grant = decide(principal, contract, self.snapshot().catalog, transport=transport, now=self._clock.now())
@@ -147,26 +169,27 @@ class Gate:
 
     @asynccontextmanager
     async def open(
-        self, grant: Grant, request: ReadRequest, shape: Shape, *, transport: Transport
+        self, scope: Scope, grant: Grant, request: ReadRequest, shape: Shape, *, transport: Transport
     ) -> AsyncIterator[Opening]:
-        """Where the read starts; the topic stays in use until the block is left."""
-        stream = grant.contract.stream
-        try:
-            opening = await self._openings.open(grant.contract, request)
-        except GatewayError as error:
-            self.counters.count_open(stream, protocol=transport, outcome=error.code)
-            raise
-        try:
-            self.registry.admit(opening, grant, shape)
-            self.counters.count_open(stream, protocol=transport)
+        """Where the read starts; the topic, and the request's ticket, stay in use until the block is left."""
+        async with AsyncExitStack() as stack:
+            try:
+                ticket = scope["state"].get("ticket")
+                if ticket is not None:
+                    await stack.enter_async_context(self.tickets.held(ticket))
+                opening = await self._openings.open(grant.contract, request)
+                stack.callback(self.registry.release, opening)
+                self.registry.admit(opening, grant, shape)
+            except GatewayError as error:
+                self.counters.count_open(grant.contract.stream, protocol=transport, outcome=error.code)
+                raise
+            self.counters.count_open(grant.contract.stream, protocol=transport)
             yield opening
-        finally:
-            self.registry.release(opening)
 
     def check_still_granted(self, grant: Grant, *, transport: Transport) -> None:
         """For what was waited for: raises what a new request would meet, Unavailable where it would be served other
         records."""
-        now = self.snapshot().grant(grant.principal, grant.contract.stream, transport, now=self._clock.now())
+        now = self.grant(grant.principal, grant.contract.stream, transport)
         if now.contract is not grant.contract or now.rows != grant.rows:
             raise Unavailable("Your access has changed while this request waited.", retry_after_ms=0)
 

@@ -90,6 +90,7 @@ class RequestMiddleware:
     - Where there is a ``tracer``, a span for the request; the app may end it earlier.
     - An error that leaves the app becomes a problem, a ``goodbye``, or, once an HTTP answer has begun, its cut-off.
       No traceback and no message of an unforeseen error reaches the client.
+    - ``resource_metadata``, if given, says where a client without a good token finds who gives one.
     - One access line when the request is over, which for a stream is its end. A cancelled request writes it too.
     """
 
@@ -100,12 +101,14 @@ class RequestMiddleware:
         observe: RequestObserver | None = None,
         access_level: int = logging.INFO,
         tracer: Tracer | None = None,
+        resource_metadata: Callable[[], str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._app = app
         self._observe = observe
         self._access_level = access_level
         self._tracer = tracer
+        self._resource_metadata = resource_metadata
         self._monotonic = monotonic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -120,7 +123,7 @@ class RequestMiddleware:
             **scope,
             "state": {**scope.get("state", {}), "correlation_id": correlation_id, "access_fields": fields},
         }
-        answer = _Answer(scope, send, correlation_id=correlation_id)
+        answer = _Answer(scope, send, correlation_id=correlation_id, resource_metadata=self._resource_metadata)
         token = logs.correlation_id.set(correlation_id)
         span = None if self._tracer is None else self._tracer.begin(scope, fields)
         if span is not None:
@@ -187,7 +190,9 @@ def read_correlation_id(scope: Scope) -> str:
 class _Answer:
     """What has been sent of one answer, and how to end it from there."""
 
-    def __init__(self, scope: Scope, send: Send, *, correlation_id: str) -> None:
+    def __init__(
+        self, scope: Scope, send: Send, *, correlation_id: str, resource_metadata: Callable[[], str] | None
+    ) -> None:
         self.status: int | None = None
         self.close_code: int | None = None
         self.code = ""
@@ -195,6 +200,7 @@ class _Answer:
         self._scope = scope
         self._send = send
         self._correlation_id = correlation_id
+        self._resource_metadata = resource_metadata
         self._over = False
         self._broken: OSError | None = None
 
@@ -240,13 +246,14 @@ class _Answer:
             logs.event(logger, logging.DEBUG, "client_gone", reason=type(error).__name__)
 
     async def _say(self, refusal: GatewayError) -> None:
+        place = None if self._resource_metadata is None else self._resource_metadata()
         if self._scope["type"] == "websocket":
             if self.status is None:
-                await refuse_websocket(self._scope, self.send, refusal, self._correlation_id)
+                await refuse_websocket(self._scope, self.send, refusal, self._correlation_id, resource_metadata=place)
             elif self.status == 101:
                 await end_websocket(self.send, refusal)
         elif self.status is None:
-            await send_problem(self.send, refusal, self._correlation_id)
+            await send_problem(self.send, refusal, self._correlation_id, resource_metadata=place)
         else:
             # Returning with the body unfinished makes the server cut the connection: the client must not take what it
             # has for the whole. Raising would do the same and log the traceback a second time.

@@ -23,7 +23,7 @@ _FRAMING = FRAMINGS["ndjson"]
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
-    async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
+    async with gate.open(scope, grant, request, shape, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         headers = [
             (b"content-type", MEDIA_TYPE.encode("ascii")),

@@ -24,8 +24,13 @@ _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 
 
-def problem(error: GatewayError, *, correlation_id: str) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """One refusal → status, headers with lower-case names, and the JSON body in ASCII."""
+def problem(
+    error: GatewayError, *, correlation_id: str, resource_metadata: str | None = None
+) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """One refusal → status, headers with lower-case names, and the JSON body in ASCII.
+
+    ``resource_metadata`` is where a client finds who gives out tokens; it is said where one is wanting.
+    """
     body = json.dumps(problem_members(error, correlation_id=correlation_id), default=str).encode("ascii")
     headers = {
         "content-type": MEDIA_TYPE,
@@ -35,7 +40,7 @@ def problem(error: GatewayError, *, correlation_id: str) -> tuple[int, list[tupl
     }
     if error.retry_after_ms is not None:
         headers["retry-after"] = str(max(0, -(-error.retry_after_ms // 1000)))
-    challenge = _challenge(error)
+    challenge = _challenge(error, resource_metadata)
     if challenge:
         headers["www-authenticate"] = challenge
     own = {name.lower(): value for name, value in error.headers.items()}
@@ -62,14 +67,18 @@ def problem_members(error: GatewayError, *, correlation_id: str) -> dict[str, ob
     return {**error.extensions, **members}
 
 
-async def send_problem(send: Send, error: GatewayError, correlation_id: str) -> None:
+async def send_problem(
+    send: Send, error: GatewayError, correlation_id: str, *, resource_metadata: str | None = None
+) -> None:
     """Answer an HTTP request that has not been answered yet."""
-    status, headers, body = problem(error, correlation_id=correlation_id)
+    status, headers, body = problem(error, correlation_id=correlation_id, resource_metadata=resource_metadata)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
-async def refuse_websocket(scope: Scope, send: Send, error: GatewayError, correlation_id: str) -> None:
+async def refuse_websocket(
+    scope: Scope, send: Send, error: GatewayError, correlation_id: str, *, resource_metadata: str | None = None
+) -> None:
     """Refuse an upgrade that has not been accepted yet.
 
     A browser (it sends ``Origin``) shows its page neither status nor body of a refused upgrade, so there the upgrade
@@ -81,7 +90,7 @@ async def refuse_websocket(scope: Scope, send: Send, error: GatewayError, correl
         await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": []})
         await end_websocket(send, error)
     elif "websocket.http.response" in (scope.get("extensions") or {}):
-        status, headers, body = problem(error, correlation_id=correlation_id)
+        status, headers, body = problem(error, correlation_id=correlation_id, resource_metadata=resource_metadata)
         await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": body})
     else:
@@ -107,17 +116,24 @@ def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, byte
     ]
 
 
-def _challenge(error: GatewayError) -> str | None:
-    """``WWW-Authenticate`` (RFC 6750 §3): no error code for a request that came without credentials."""
+def _challenge(error: GatewayError, resource_metadata: str | None) -> str | None:
+    """``WWW-Authenticate`` (RFC 6750 §3, RFC 9728 §5.1): no error code for a request that came without credentials."""
+    parameters = {"realm": REALM}
     if isinstance(error, TokenMissing):
-        return f'Bearer realm="{REALM}"'
-    if isinstance(error, Unauthorized):
-        return f'Bearer realm="{REALM}", error="invalid_token", error_description="{error.title}"'
-    if isinstance(error, InsufficientScope):
-        return f'Bearer realm="{REALM}", error="insufficient_scope"'
-    if isinstance(error, AmbiguousCredentials):
-        return f'Bearer realm="{REALM}", error="invalid_request"'
-    return None
+        pass
+    elif isinstance(error, Unauthorized):
+        parameters |= {"error": "invalid_token", "error_description": error.title}
+    elif isinstance(error, InsufficientScope):
+        parameters["error"] = "insufficient_scope"
+        if error.scopes:
+            parameters["scope"] = " ".join(error.scopes)
+    elif isinstance(error, AmbiguousCredentials):
+        parameters["error"] = "invalid_request"
+    else:
+        return None
+    if resource_metadata is not None:
+        parameters["resource_metadata"] = resource_metadata
+    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
 
 
 def _bounded(text: str) -> str:

@@ -31,7 +31,7 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
     page = _Page(request)
     with gate.counted(grant, transport=TRANSPORT) as tally:
-        async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
+        async with gate.open(scope, grant, request, shape, transport=TRANSPORT) as opening:
             headers = gate.stream_headers(opening, grant, shape)
             read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
             try:

@@ -13,7 +13,7 @@ from gateway.catalog.listing import partner_entry
 from gateway.errors import MethodNotAllowed, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
-from gateway.transport import ndjson, pull, sessions, sse, ws
+from gateway.transport import ndjson, pull, resource, sessions, sse, tickets, ws
 from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
@@ -31,9 +31,11 @@ def routes(gate: Gate) -> list[BaseRoute]:
     stream = "/v1/streams/{stream}"
     documents = DocumentStore()
     return [
+        Route(resource.PATH, _Only(gate, resource.serve)),
         Route("/v1/streams", _Only(gate, _list)),
         Route(stream, _Only(gate, _negotiated)),
         *[Route(f"{stream}/{suffix}", _Only(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
+        Route("/v1/tickets", _Only(gate, tickets.issue, method="POST")),
         Route("/v1/sessions/{session}/token", _Only(gate, sessions.refresh, method="POST")),
         WebSocketRoute(stream, _Upgrade(gate)),
         WebSocketRoute(f"{stream}/ws", _Upgrade(gate)),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Awaitable
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
 
+from gateway.errors import GatewayError
 from gateway.model import Transport
 from gateway.ports import WRITER_EXTENSION
+from gateway.subscription import events
 from gateway.subscription.encode import FRAMINGS
+from gateway.subscription.events import RECONNECT_MS
 from gateway.subscription.registry import RETRY_MS
 from gateway.subscription.subscription import TOO_SLOW_SECONDS, Subscription
+from gateway.transport.credentials import has_ticket
 from gateway.transport.gate import Gate
 from gateway.transport.outlet import DirectHttpOutlet, QueuedOutlet
 
@@ -19,12 +24,37 @@ TRANSPORT: Transport = "sse"
 MEDIA_TYPE = "text/event-stream"
 _FRAMING = FRAMINGS["sse"]
 _NEVER_SECONDS = 10**9
+_PASSING = (409, 429, 503)
 
 
-async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
     """Answer one read."""
+    # No coroutine where there is nothing to add: its frame would stay for as long as the stream does.
+    return (_serve_by_ticket if has_ticket(scope) else _serve)(gate, scope, receive, send)
+
+
+async def _serve_by_ticket(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    """The same for an EventSource: it never comes back after an answer other than 200, so what will pass is told in
+    one."""
+    try:
+        await _serve(gate, scope, receive, send)
+    except GatewayError as error:
+        if error.status not in _PASSING:
+            raise
+        wait_ms = RECONNECT_MS if error.retry_after_ms is None else error.retry_after_ms
+        body = b"retry: %d\n" % wait_ms + _FRAMING.event("goodbye", events.goodbye(error), cursor=None)
+        headers = [
+            (b"content-type", MEDIA_TYPE.encode("ascii")),
+            (b"cache-control", b"no-store, no-transform"),
+            (b"content-length", b"%d" % len(body)),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+async def _serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
-    async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
+    async with gate.open(scope, grant, request, shape, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         headers = [
             (b"cache-control", b"no-store, no-transform"),

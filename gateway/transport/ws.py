@@ -31,7 +31,7 @@ _COMMANDS = "auth, pause, resume"
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
-    async with gate.open(grant, request, shape, transport=TRANSPORT) as opening:
+    async with gate.open(scope, grant, request, shape, transport=TRANSPORT) as opening:
         session = gate.registry.new_session()
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in scope["subprotocols"] else None
         headers = [(b"gateway-session", session.encode("ascii")), *gate.stream_headers(opening, grant, shape)]

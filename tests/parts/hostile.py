@@ -7,6 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
+from aiokafka import AIOKafkaProducer
+from aiokafka.record.util import calc_crc32c
+
 MAX_DEPTH = 128
 """Deepest nesting that this API passes on."""
 
@@ -172,6 +175,19 @@ def payloads() -> dict[str, bytes | None]:
         found[f"injection {number} as a string"] = json.dumps({"a": text}, ensure_ascii=False).encode()
         found[f"injection {number} in a string"] = b'{"a":"%b"}' % text.encode()
     return found | _DOCUMENTS
+
+
+def illegible_batch(producer: AIOKafkaProducer, value: bytes) -> Any:
+    """A batch with one record whose header's name is no UTF-8, which clients of other languages do not prevent."""
+    batch = producer.create_batch()
+    name = "x" * 8
+    batch.append(key=None, value=value, timestamp=None, headers=[(name, b"y"), ("trace", b"z")])
+    batch.close()
+    data = bytearray(batch._build()).replace(name.encode(), b"\xff\xfe\x80x\xc3\x00\r\n")
+    # The broker checks what follows the checksum.
+    data[17:21] = calc_crc32c(bytes(data[21:])).to_bytes(4, "big")
+    batch._buffer = data
+    return batch
 
 
 def is_deliverable(value: bytes) -> bool:

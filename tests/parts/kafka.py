@@ -141,7 +141,7 @@ class Kafka:
         async with self._admin() as admin:
             await admin.delete_topics([name])
 
-    async def recreate_topic(self, name: str, partitions: int = 1, **configs: str) -> None:
+    async def recreate_topic(self, name: str, partitions: int = 1, *, replicas: int = 1, **configs: str) -> None:
         """Delete a topic and make another one of that name."""
         await self.delete_topic(name)
         async with self._admin() as admin:
@@ -151,7 +151,7 @@ class Kafka:
                 return bool(topic["error_code"] == UnknownTopicOrPartitionError.errno)
 
             await eventually(is_gone)
-        await self.create_topic(name, partitions, **configs)
+        await self.create_topic(name, partitions, replicas=replicas, **configs)
 
     async def delete_records(self, topic: str, offsets: Mapping[int, int]) -> None:
         """Make each partition start at the offset given, as retention would."""

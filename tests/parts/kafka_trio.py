@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.parts.kafka import Kafka, KafkaBroker, free_port
@@ -27,11 +27,23 @@ replica.lag.time.max.ms=3000
 controlled.shutdown.enable=true
 """
 
+_OUTSIDE = """
+listeners=PLAINTEXT://127.0.0.1:{port},OUTSIDE://127.0.0.1:{outside},CONTROLLER://127.0.0.1:{controller_port}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port},OUTSIDE://127.0.0.1:{front}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,OUTSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT
+"""
+
 
 class KafkaTrio(Kafka):
-    """A cluster of three; every topic has its replicas on all of them."""
+    """A cluster of three; every topic has its replicas on all of them.
 
-    def __init__(self, directory: Path) -> None:
+    ``fronts``: by node, the port of something that stands before that broker. Each then has a second listener, at
+    ``outside``, whose clients are told to come through there.
+    """
+
+    def __init__(self, directory: Path, *, fronts: Mapping[int, int] | None = None) -> None:
+        self.fronts = dict(fronts or {})
+        self.outside = {node: free_port() for node in self.fronts}
         ports = {node: (free_port(), free_port()) for node in NODES}
         voters = ",".join(f"{node}@127.0.0.1:{controller}" for node, (_, controller) in ports.items())
         self.brokers = {
@@ -39,11 +51,17 @@ class KafkaTrio(Kafka):
                 directory / str(node),
                 port=port,
                 node=node,
-                properties=_PROPERTIES.format(node=node, port=port, controller_port=controller, voters=voters),
+                properties=_PROPERTIES.format(node=node, port=port, controller_port=controller, voters=voters)
+                + self._second_listener(node, port=port, controller_port=controller),
             )
             for node, (port, controller) in ports.items()
         }
         super().__init__(ports[1][0])
+
+    def _second_listener(self, node: int, **ports: int) -> str:
+        if node not in self.fronts:
+            return ""
+        return _OUTSIDE.format(outside=self.outside[node], front=self.fronts[node], **ports)
 
     @property
     def bootstrap(self) -> str:
@@ -71,12 +89,18 @@ class KafkaTrio(Kafka):
             (described,) = await admin.describe_topics([topic])
             return next(int(one["leader"]) for one in described["partitions"] if one["partition"] == partition)
 
+    async def is_whole(self, topic: str) -> bool:
+        """Whether all three have all of it, and so any one may go."""
+        async with self._admin() as admin:
+            (described,) = await admin.describe_topics([topic])
+            return all(one["leader"] >= 0 and len(one["isr"]) == len(NODES) for one in described["partitions"])
+
 
 @contextlib.contextmanager
-def trio() -> Iterator[KafkaTrio]:
+def trio(*, fronts: Mapping[int, int] | None = None) -> Iterator[KafkaTrio]:
     """Three brokers of one's own. Raises PartMissing."""
     with tempfile.TemporaryDirectory(prefix="kafka-trio-") as directory:
-        own = KafkaTrio(Path(directory))
+        own = KafkaTrio(Path(directory), fronts=fronts)
         try:
             own.start()
             yield own

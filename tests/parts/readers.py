@@ -28,6 +28,10 @@ class Cut(Exception):
     """The byte has come at which this connection was to break."""
 
 
+class Silent(Exception):
+    """Nothing came for longer than the partner has patience."""
+
+
 class Refused(Exception):
     """An answer that is no stream."""
 
@@ -105,12 +109,26 @@ class Ledger:
 
 
 class Wire:
-    """One TCP connection that breaks, abruptly, after ``cut_after`` bytes of what the server sends."""
+    """One TCP connection that breaks, abruptly, after ``cut_after`` bytes of what the server sends.
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, cut_after: int | None) -> None:
+    ``patience_seconds``: the longest silence that is taken for a living server; any by default. ``flowing``: while it
+    is clear, nothing is read and the server's bytes pile up.
+    """
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        *,
+        cut_after: int | None,
+        patience_seconds: float | None = None,
+        flowing: asyncio.Event | None = None,
+    ) -> None:
         self._reader = reader
         self._writer = writer
         self._left = cut_after
+        self.patience_seconds = patience_seconds
+        self._flowing = flowing
         self._buffer = bytearray()
 
     def write(self, data: bytes) -> None:
@@ -120,7 +138,7 @@ class Wire:
         self._writer.transport.abort()
 
     async def some(self, most: int) -> bytes:
-        """What is there, one byte at least. Raises Cut, and ConnectionError at the server's end."""
+        """What is there, one byte at least. Raises Cut, Silent, and ConnectionError at the server's end."""
         if not self._buffer:
             await self._more()
         return await self.exactly(min(most, len(self._buffer)))
@@ -140,7 +158,13 @@ class Wire:
     async def _more(self) -> None:
         if self._left == 0:
             raise Cut
-        data = await self._reader.read(_PIECE_BYTES if self._left is None else min(_PIECE_BYTES, self._left))
+        if self._flowing is not None:
+            await self._flowing.wait()
+        try:
+            async with asyncio.timeout(self.patience_seconds):
+                data = await self._reader.read(_PIECE_BYTES if self._left is None else min(_PIECE_BYTES, self._left))
+        except TimeoutError:
+            raise Silent from None
         if not data:
             raise ConnectionResetError("the server ended the connection")
         self._buffer += data
@@ -148,26 +172,50 @@ class Wire:
             self._left -= len(data)
 
 
-@dataclass
-class Reader:
-    """One partner's read of one stream, over as many connections as it takes.
+@dataclass(kw_only=True)
+class Place:
+    """Where one read of one stream stands, and how it asks for what comes next.
 
-    ``begin`` is ``latest`` or ``earliest``. ``messages`` counts what came, by type; ``opened`` is set once the read has
-    a cursor, from which nothing that is produced later can be missed.
+    ``begin`` is ``latest`` or ``earliest``. ``opened`` is set once the read has a cursor, from which nothing that is
+    produced later can be missed.
     """
 
-    name: str
     stream: str
     token: str
-    ledger: Ledger
     random: Random
     begin: str = "earliest"
     cursor: str | None = None
+    opened: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def target(self, protocol: str, **more: str | int) -> str:
+        """Path and query of the next request."""
+        suffix = "records" if protocol == "pull" else protocol
+        place = {"cursor": self.cursor} if self.cursor else {"from": self.begin}
+        return f"/v1/streams/{self.stream}/{suffix}?{urlencode({**place, **more})}"
+
+    def head(self, protocol: str, *lines: str, **more: str | int) -> bytes:
+        """A request's head."""
+        accept = [f"Accept: {_ACCEPT[protocol]}"] if protocol in _ACCEPT else []
+        said = [f"GET {self.target(protocol, **more)} HTTP/1.1", "Host: gateway.example", *accept, *lines]
+        return "\r\n".join([*said, f"Authorization: Bearer {self.token}", "", ""]).encode()
+
+    def start_at(self, headers: Mapping[str, str]) -> None:
+        """The read stands somewhere from its answer's head on, records or not."""
+        if self.cursor is None:
+            self.cursor = headers["gateway-start-cursor"]
+        self.opened.set()
+
+
+@dataclass(kw_only=True)
+class Reader(Place):
+    """One partner's read, over as many connections as it takes. ``messages`` counts what came, by type."""
+
+    name: str
+    ledger: Ledger
     connections: int = 0
     refusals: int = 0
     messages: dict[str, int] = field(default_factory=dict)
     last: str = ""
-    opened: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read_all(
         self, nodes: Sequence[str], *, first: str, cuts: Callable[[Random], int | None], switch: bool = True
@@ -202,7 +250,7 @@ class Reader:
         wire = Wire(*await asyncio.open_connection(address.hostname, address.port), cut_after=cut_after)
         self.connections += 1
         try:
-            async for message in _READ[protocol](self, wire):
+            async for message in READ[protocol](self, wire):
                 self._take(message)
                 if self.ledger.complete:
                     return
@@ -219,24 +267,6 @@ class Reader:
             raise AssertionError(f"{self.name} was told of a gap: {message}")
         elif message.get("cursor"):
             self.cursor = message["cursor"]
-
-    def target(self, protocol: str, **more: str | int) -> str:
-        """Path and query of the next request."""
-        suffix = "records" if protocol == "pull" else protocol
-        place = {"cursor": self.cursor} if self.cursor else {"from": self.begin}
-        return f"/v1/streams/{self.stream}/{suffix}?{urlencode({**place, **more})}"
-
-    def head(self, protocol: str, *lines: str, **more: str | int) -> bytes:
-        """A request's head."""
-        accept = [f"Accept: {_ACCEPT[protocol]}"] if protocol in _ACCEPT else []
-        said = [f"GET {self.target(protocol, **more)} HTTP/1.1", "Host: gateway.example", *accept, *lines]
-        return "\r\n".join([*said, f"Authorization: Bearer {self.token}", "", ""]).encode()
-
-    def start_at(self, headers: Mapping[str, str]) -> None:
-        """The read stands somewhere from its answer's head on, records or not."""
-        if self.cursor is None:
-            self.cursor = headers["gateway-start-cursor"]
-        self.opened.set()
 
 
 async def _answer(wire: Wire, *, expected: int = 200) -> dict[str, str]:
@@ -271,7 +301,7 @@ async def _split(wire: Wire, end: bytes) -> AsyncIterator[bytes]:
             yield part
 
 
-async def read_sse(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
+async def read_sse(reader: Place, wire: Wire) -> AsyncIterator[Message]:
     wire.write(reader.head("sse"))
     reader.start_at(await _answer(wire))
     async for text in _split(wire, b"\n\n"):
@@ -285,14 +315,14 @@ async def read_sse(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
         yield {"type": kind, **json.loads(said["data"]), **place}
 
 
-async def read_ndjson(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
+async def read_ndjson(reader: Place, wire: Wire) -> AsyncIterator[Message]:
     wire.write(reader.head("ndjson"))
     reader.start_at(await _answer(wire))
     async for line in _split(wire, b"\n"):
         yield json.loads(line)
 
 
-async def read_ws(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
+async def read_ws(reader: Place, wire: Wire) -> AsyncIterator[Message]:
     key = base64.b64encode(secrets.token_bytes(16)).decode()
     upgrade = ["Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13", f"Sec-WebSocket-Key: {key}"]
     wire.write(reader.head("ws", *upgrade, "Sec-WebSocket-Protocol: gateway.v1"))
@@ -309,7 +339,7 @@ async def read_ws(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
         yield json.loads(payload)
 
 
-async def read_pull(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
+async def read_pull(reader: Place, wire: Wire) -> AsyncIterator[Message]:
     """Page after page over one connection; the first answers at once, so that the reader has a cursor."""
     for page in itertools.count():
         limit, wait = reader.random.choice((1, 7, 100, 1000)), 2 if page else 0
@@ -317,14 +347,17 @@ async def read_pull(reader: Reader, wire: Wire) -> AsyncIterator[Message]:
         headers = await _answer(wire)
         body = json.loads(await wire.exactly(int(headers["content-length"])))
         assert len(body["records"]) <= limit
-        assert body["gaps"] == []
         reader.start_at(headers)
-        for record in body["records"]:
-            yield {"type": "record", **record}
+        for index, record in enumerate([*body["records"], None]):
+            for gap in body["gaps"]:
+                if gap["before"] == index:
+                    yield {"type": "gap", **gap, "cursor": gap["resumed_at"]}
+            if record is not None:
+                yield {"type": "record", **record}
         yield {"type": "checkpoint", "cursor": body["next_cursor"]}
 
 
-_READ: Final[Mapping[str, Callable[[Reader, Wire], AsyncIterator[Message]]]] = {
+READ: Final[Mapping[str, Callable[[Place, Wire], AsyncIterator[Message]]]] = {
     "sse": read_sse,
     "ndjson": read_ndjson,
     "ws": read_ws,

@@ -17,6 +17,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from gateway.auth.tickets import MemoryTickets, Tickets
 from gateway.clock import Clock, SystemClock
 from gateway.counters import Counters
 from gateway.cursor import CursorCodec
@@ -33,8 +34,10 @@ from gateway.subscription.envelope import FramingName
 from gateway.subscription.opening import Opening, Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.request import ReadRequest, parse_read
+from gateway.subscription.sessions import Sessions
 from gateway.subscription.shape import Shape, shape_of
 from gateway.subscription.subscription import Outlet, Subscription
+from gateway.subscription.watch import Watch
 from gateway.subscription.wheel import TimerWheel
 from gateway.transport.gate import Gate, Snapshot
 from gateway.uid import RecordIdentity
@@ -279,7 +282,7 @@ class TrustingGate(Gate):
 
     grants: dict[str, Grant]
 
-    def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
+    async def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
         # What the middleware would have put there.
         scope.setdefault("state", {}).setdefault("access_fields", {})
         headers = dict(scope["headers"])
@@ -288,6 +291,9 @@ class TrustingGate(Gate):
             raise TokenInvalid("no_such_tenant")
         request = parse_read(scope["query_string"], transport=transport)
         return granted, request, shape_of(granted.contract, request, transport=transport, filters=())
+
+    def grant(self, principal: Principal, stream: str, transport: Transport) -> Grant:
+        return next(one for one in self.grants.values() if one.principal is principal)
 
 
 class Engine:
@@ -358,8 +364,13 @@ class Engine:
         def none() -> Snapshot:
             raise AssertionError("a trusting gate asks no catalog")
 
+        def granted(principal: Principal, stream: str, transport: Transport) -> Grant:
+            return next(one for one in grants.values() if one.principal is principal)
+
         gate = TrustingGate(
             snapshot=none,
+            sessions=Sessions(self.registry, Watch(self.registry, granted), others=None),
+            tickets=Tickets(MemoryTickets(self.clock), self.clock),
             openings=self.openings,
             registry=self.registry,
             counters=self.counters,

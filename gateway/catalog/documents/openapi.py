@@ -70,6 +70,7 @@ class _Document:
     def build(self) -> dict[str, Any]:
         self._paths["/v1/streams"] = {"get": self._listing()}
         self._paths["/v1/sessions/{session}/token"] = {"post": self._refreshing()}
+        self._paths["/v1/tickets"] = {"post": self._ticketing()}
         for offer in self._audience.offers:
             self._add_stream(offer)
         for path, name, summary, media in _DOCUMENTS:
@@ -164,6 +165,26 @@ class _Document:
                     "headers": _header_refs(["X-Correlation-Id", "Cache-Control"]),
                 },
                 **self._refusals((*_EVERY_ROUTE, 404, 409)),
+            },
+        }
+
+    def _ticketing(self) -> dict[str, Any]:
+        text = {"type": "string", "minLength": 1, "maxLength": 256}
+        asked = members({"stream": text, "origin": text}, ("stream",)) | {"additionalProperties": False}
+        given = members({"ticket": {"type": "string"}, "expires_in": {"type": "integer"}}, ("ticket", "expires_in"))
+        return {
+            "operationId": "issue-ticket",
+            "summary": "What a page that can send no header puts into an address: `?ticket=`.",
+            "security": _BEARER,
+            "parameters": [_parameter_ref("correlation-id")],
+            "requestBody": {"required": True, "content": {"application/json": {"schema": asked}}},
+            "responses": {
+                "201": {
+                    "description": "A ticket, good for `expires_in` seconds until its first connection.",
+                    "headers": _header_refs(["X-Correlation-Id", "Cache-Control"]),
+                    "content": {"application/json": {"schema": given}},
+                },
+                **self._refusals((*_EVERY_ROUTE, 404, 410)),
             },
         }
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from gateway.catalog.listing import visible_filters
 from gateway.model import Contract, Transport
 from gateway.subscription.filter import MAX_TERMS, OPS_BY_TYPE
-from gateway.subscription.request import ENVELOPES, EVERYWHERE, MAX_SHARDS, PULL_ONLY
+from gateway.subscription.request import BUT_PULL, ENVELOPES, EVERYWHERE, MAX_SHARDS, PULL_ONLY
 
 _SHOWN_POINTERS: Final = 100
 _PULL: Final[tuple[Transport, ...]] = ("pull",)
@@ -55,6 +55,11 @@ _TABLE: Final = (
         "A cursor is good for the split it came from.",
         {"type": "string", "pattern": "^[0-9]{1,2}/[0-9]{1,2}$", "examples": ["0/4"]},
     ),
+    Parameter(
+        "ticket",
+        "Takes the token's place, for pages that can send no header: see `POST /v1/tickets`.",
+        {"type": "string", "pattern": "^[A-Za-z0-9_-]{32}$"},
+    ),
     Parameter("limit", "Most records of a page.", {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
     Parameter(
         "max_bytes",
@@ -72,7 +77,8 @@ _PLAIN: Final = {one.name: one for one in _TABLE}
 
 def parameters(contract: Contract, transports: tuple[Transport, ...]) -> Iterator[Parameter]:
     """What a read of the stream over one of ``transports`` takes, in the order of the reference."""
-    for name in (*EVERYWHERE, *(PULL_ONLY if "pull" in transports else ())):
+    streams = any(transport != "pull" for transport in transports)
+    for name in (*EVERYWHERE, *(BUT_PULL if streams else ()), *(PULL_ONLY if "pull" in transports else ())):
         if name == "from":
             yield _from(contract)
         elif name == "envelope":

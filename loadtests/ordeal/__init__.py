@@ -1,0 +1,1 @@
+"""Bad days on purpose: what a fault test is made of."""
