@@ -55,15 +55,20 @@ class CursorCodec:
         if not keys or any(len(key) < 16 for key in keys):
             raise ValueError("cursor keys: at least one secret, each of at least 16 bytes")
         self._keys = [_Key(secret) for secret in keys]
-        self._latest: tuple[str, Position, CursorWriter] | None = None
+        self._latest_place: tuple[object, ...] = ()
+        self._latest: CursorWriter | None = None
 
     def writer(self, stream: str, position: Position) -> CursorWriter:
         """A writer that stands at ``position`` of ``stream``, for the many cursors of a run of records."""
-        latest = self._latest
-        if latest is None or latest[0] != stream or latest[1] != position:
-            # Every view of a log begins a page at the same place, one after another: the next one takes a copy.
-            self._latest = latest = (stream, position, CursorWriter(self._keys[0], stream, position))
-        return latest[2].copy()
+        return CursorWriter(self._keys[0], stream, position)
+
+    def writer_at(self, stream: str, vector: Vector, *, incarnation: int, shard: tuple[int, int]) -> CursorWriter:
+        """``writer``, for the many who begin at the same place one after another, as every view of a log's page does."""
+        place = (stream, vector, incarnation, shard)
+        if self._latest is None or place != self._latest_place:
+            self._latest_place = place
+            self._latest = self.writer(stream, Position(vector, incarnation, shard))
+        return self._latest.copy()
 
     def encode(self, stream: str, position: Position) -> str:
         return self.writer(stream, position).text()

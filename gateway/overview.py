@@ -84,6 +84,7 @@ class Overview:
             evicted_records=held.evicted,
             views=feed.view_count(),
             view_bytes=feed.view_bytes(),
+            replay_bytes=feed.past.bytes,
         )
 
     def _fetch_age(self, status: ReaderStatus) -> float | None:

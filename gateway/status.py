@@ -10,7 +10,7 @@ from gateway.counters import Distribution
 
 @dataclass(frozen=True, slots=True)
 class TopicStatus:
-    """One topic in use: its reader, its shared log and the views of it.
+    """One topic in use: its reader, its shared log and the views of it, what is read of its past.
 
     ``age_seconds`` is the time since Kafka last answered a fetch, ``head_age_seconds`` the time since the newest record
     was made, ``lag_records`` what Kafka holds beyond the last fetch; each is None where it is not known yet.
@@ -28,6 +28,7 @@ class TopicStatus:
     evicted_records: int = 0
     views: int = 0
     view_bytes: int = 0
+    replay_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

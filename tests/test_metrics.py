@@ -192,6 +192,7 @@ def test_the_engine_is_asked_at_the_scrape_and_what_is_unknown_is_left_out() -> 
         evicted_records=9,
         views=2,
         view_bytes=7,
+        replay_bytes=10,
     )
     assert value(metrics, "gateway_reader_state", state="live", **topic) == 1
     assert value(metrics, "gateway_reader_state", state="starting", **topic) == 0
@@ -204,6 +205,7 @@ def test_the_engine_is_asked_at_the_scrape_and_what_is_unknown_is_left_out() -> 
     assert value(metrics, "gateway_log_evicted_records_total", **topic) == 9
     assert value(metrics, "gateway_views", **topic) == 2
     assert value(metrics, "gateway_view_bytes", **topic) == 7
+    assert value(metrics, "gateway_replay_bytes", **topic) == 10
 
 
 def test_health_is_a_number_too() -> None:

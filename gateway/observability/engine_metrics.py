@@ -124,12 +124,13 @@ _TOPIC_GAUGES: tuple[tuple[str, str, Callable[[TopicStatus], float | None]], ...
     ("gateway_log_bytes", "Bytes in the shared log.", lambda one: one.log_bytes),
     ("gateway_views", "Encoded views with readers.", lambda one: one.views),
     ("gateway_view_bytes", "Bytes of encoded views.", lambda one: one.view_bytes),
+    ("gateway_replay_bytes", "Bytes read again and their views.", lambda one: one.replay_bytes),
 )
 
 
 def _memory(memory: MemoryStatus) -> Iterator[Metric]:
-    yield value("gateway_memory_bytes", "Bytes of logs and views.", memory.bytes)
-    yield value("gateway_memory_limit_bytes", "Most bytes of logs and views.", memory.limit_bytes)
+    yield value("gateway_memory_bytes", "Bytes of logs, views and replays.", memory.bytes)
+    yield value("gateway_memory_limit_bytes", "Most bytes of logs, views and replays.", memory.limit_bytes)
     yield value("gateway_memory_full", "1 while replays are refused for want of memory.", memory.full)
     yield counter(
         "gateway_memory_reclaims", "Times that something had to go for the limit.", (), [((), memory.reclaims)]

@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import msgspec
 
-from gateway.cursor import CursorCodec, CursorWriter, Position
+from gateway.cursor import CursorCodec, CursorWriter
 from gateway.hub.view import Block, Gap
 from gateway.model import UNREADABLE, Contract, Record, Vector
 from gateway.subscription.envelope import FramingName, envelope_of
@@ -139,7 +139,7 @@ class RecordEncoder:
         self._headers = contract.headers
 
     def begin(self, before: Vector) -> CursorWriter:
-        return self._codec.writer(self._stream, Position(before, self._incarnation, self._shard))
+        return self._codec.writer_at(self._stream, before, incarnation=self._incarnation, shard=self._shard)
 
     def encode(self, block: Block, records: Sequence[Record], *, first: int, chosen: Sequence[int] | None) -> None:
         writer = block.writer

@@ -115,7 +115,8 @@ class Traffic:
 
         def note(error: KafkaError | None, message: Message) -> None:
             partition, offset = message.partition(), message.offset()
-            if error is not None: print("TX", error, flush=True)
+            if error is not None:
+                print("TX", error, flush=True)
             if error is None and partition is not None and offset is not None:
                 offsets[TRANSACTIONAL, partition].append(offset)
 
