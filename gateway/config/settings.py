@@ -379,8 +379,8 @@ class StreamSettings(Section):
     memory_bytes: Size = Field(
         1 << 30,
         ge=1 << 20,
-        description="Most bytes of rings, views and replays of the process; at the bound idle views go first, then what "
-        "replays hold for late readers, then the oldest parts of rings, then new replays are refused with 503.",
+        description="Most bytes of rings, views and replays of the process; at the bound idle views go first, then "
+        "what replays hold for late readers, then the oldest parts of rings, then new replays are refused with 503.",
         json_schema_extra={"shown_default": "1 GiB"},
     )
 

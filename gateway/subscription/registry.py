@@ -6,9 +6,10 @@ import asyncio
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from dataclasses import dataclass
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
@@ -20,7 +21,7 @@ from gateway.hub.hub import Hub
 from gateway.hub.pump import Pump
 from gateway.hub.view import Gap, View
 from gateway.hub.views import Recipe, Views
-from gateway.model import Grant, Transport, Vector
+from gateway.model import Contract, Grant, Transport, Vector
 from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
 from gateway.subscription.opening import Opening
 from gateway.subscription.reading import AHEAD_RECORDS, REPLAY_RECORDS, Reading
@@ -131,6 +132,7 @@ class Registry:
         self._counters = counters
         self._sessions: dict[str, Subscription] = {}
         self._reads: dict[str, _Read] = {}
+        self._encoders: WeakValueDictionary[Hashable, RecordEncoder] = WeakValueDictionary()
         self._shapes: dict[str, Counter[tuple[str, Shape]]] = {}
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
@@ -158,15 +160,7 @@ class Registry:
         key = (contract.stream, id(contract), shape, grant.rows, framing.name)
 
         def make(views: Views) -> View:
-            encoder = RecordEncoder(
-                contract,
-                framing,
-                codec=self._codec,
-                identity=feed.identity,
-                incarnation=feed.incarnation,
-                shape=shape,
-                stream_url=f"{self._public_url()}/v1/streams/{contract.stream}",
-            )
+            encoder = self._encoder(feed, contract, shape, framing)
             chosen = selector(
                 rows=grant.rows,
                 terms=shape.terms,
@@ -176,6 +170,23 @@ class Registry:
             return View(views.log, encoder, selector=chosen)
 
         return Recipe(key, make)
+
+    def _encoder(self, feed: TopicFeed, contract: Contract, shape: Shape, framing: Framing) -> RecordEncoder:
+        """One for all views that differ only in what they choose; it is gone with the last of them."""
+        # Who is found holds both objects, so that their ids are nobody else's.
+        key = (id(contract), id(feed.identity), shape.projection, shape.envelope, shape.shard, framing.name)
+        found = self._encoders.get(key)
+        if found is None:
+            found = self._encoders[key] = RecordEncoder(
+                contract,
+                framing,
+                codec=self._codec,
+                identity=feed.identity,
+                incarnation=feed.incarnation,
+                shape=shape,
+                stream_url=f"{self._public_url()}/v1/streams/{contract.stream}",
+            )
+        return found
 
     def admit(self, opening: Opening, grant: Grant, shape: Shape) -> None:
         """Raises TooManyViews where one more shape of its own is more than this tenant or stream may have here.
