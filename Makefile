@@ -12,7 +12,7 @@ SOURCES := gateway tests $(wildcard loadtests)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench docs lock clean
+.PHONY: help demo test lint format bench faults docs lock clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,6 +35,9 @@ format: $(VENV)/.dev ## Put the code into the house's format
 
 bench: $(VENV)/.dev ## The load tests that docs/ quotes (ARGS picks them)
 	$(BIN)/python -m loadtests $(ARGS)
+
+faults: $(VENV)/.dev ## Bad days of every part under readers, and who lost what (ARGS="--runs 1" is short)
+	$(BIN)/python -m loadtests.faults $(ARGS)
 
 docs: $(VENV)/.dev ## Write the generated pages of docs/reference again
 	$(BIN)/python -m tests.reference_pages

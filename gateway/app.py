@@ -226,6 +226,7 @@ class Gateway:
             counters=self._counters,
             clock=self._clock,
             public_url=lambda: self.base_url,
+            authority=self._keyring.authority,
         )
 
         def origins() -> frozenset[str]:
@@ -316,8 +317,9 @@ class Gateway:
         self._health.drain()
         event(log, logging.INFO, "draining", streams=len(self._registry), seconds=drain_seconds)
         try:
-            async with asyncio.timeout(drain_seconds * (1 - CLOSE_SHARE)):
-                await self._registry.drain()
+            goodbye_seconds = drain_seconds * (1 - CLOSE_SHARE)
+            async with asyncio.timeout(goodbye_seconds):
+                await self._registry.drain(within_seconds=goodbye_seconds)
         except TimeoutError:
             event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
         if self._public is not None:

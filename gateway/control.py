@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
+from gateway.auth.issuer_store import Issued
 from gateway.auth.revocation import Revocation, Revocations
 from gateway.auth.store import RevocationStore
 from gateway.catalog.catalog import Catalog
@@ -17,7 +18,7 @@ from gateway.catalog.contracts import Contracts, load_contracts
 from gateway.catalog.store import Store
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.config.adapters import database
+from gateway.config.adapters import database, issuer_store
 from gateway.database.audit import AuditLog, Entry
 from gateway.database.faults import DatabaseUnavailable, at_start
 from gateway.database.schema import Schema
@@ -48,6 +49,7 @@ class _Loaded:
     revision: int
     catalog: Catalog
     revocations: Revocations
+    issued: Issued | None
 
 
 class Control:
@@ -74,6 +76,7 @@ class Control:
         self._workers = Workers(self._database)
         self._store = Store(self._database)
         self._revocations = RevocationStore(self._database)
+        self._issuer = issuer_store(settings, self._database)
         self._audit = AuditLog(self._database)
 
     async def open(self) -> None:
@@ -97,8 +100,10 @@ class Control:
                     event(log, logging.WARNING, "database_awaited", reason=str(error), seconds=seconds)
                     is_told = True
                 await asyncio.sleep(START_RETRY_SECONDS)
-        self._revision = loaded.revision
-        self._snapshot = Snapshot(self._contracts, loaded.catalog, self._verifier, loaded.revocations)
+        snapshot = Snapshot(self._contracts, loaded.catalog, self._verifier, loaded.revocations)
+        self._take(loaded, snapshot)
+        if self._keyring.authority is not None:
+            self._keyring.authority.keys.ask = self.catch_up
 
     def _open(self) -> _Loaded:
         with at_start():
@@ -106,6 +111,8 @@ class Control:
             state = schema.require(may_upgrade=self._settings.database.auto_upgrade)
             if state.standing == "newer":
                 event(log, logging.WARNING, "database_newer", revision=state.revision, made_by=state.made_by)
+            if self._issuer is not None:
+                self._issuer.ensure_key(now=self._clock.now())
             return self._load_database()
 
     def snapshot(self) -> Snapshot:
@@ -124,7 +131,7 @@ class Control:
         # One after the other: of two loads at once the older one could come to its end last, and stay.
         async with self._reloading:
             try:
-                revision, snapshot, taking = await asyncio.to_thread(self._load, also)
+                loaded, snapshot, taking = await asyncio.to_thread(self._load, also)
             except ConfigurationProblems as error:
                 self._refused = error.problems
                 raise
@@ -132,9 +139,9 @@ class Control:
             for take in taking:
                 take()
             self._refused = []
-            self._take(revision, snapshot)
+            self._take(loaded, snapshot)
 
-    def _load(self, also: Sequence[Preparation]) -> tuple[int, Snapshot, list[Callable[[], None]]]:
+    def _load(self, also: Sequence[Preparation]) -> tuple[_Loaded, Snapshot, list[Callable[[], None]]]:
         problems: list[str] = []
         prepared = [_collect(problems, prepare) for prepare in also]
         contracts = _collect(problems, self._load_contracts)
@@ -150,14 +157,18 @@ class Control:
         except Unavailable as error:
             raise ConfigurationProblems([str(error)]) from error
         snapshot = Snapshot(contracts, loaded.catalog, verifier, loaded.revocations)
-        return loaded.revision, snapshot, [take for take in prepared if take is not None]
+        return loaded, snapshot, [take for take in prepared if take is not None]
 
     def _load_database(self) -> _Loaded:
         revision, catalog = self._store.load_catalog(self._settings.auth.issuer_names())
-        return _Loaded(revision, catalog, self._revocations.load(now=self._clock.now()))
+        issued = None if self._issuer is None else self._issuer.load()
+        return _Loaded(revision, catalog, self._revocations.load(now=self._clock.now()), issued)
 
-    def _take(self, revision: int, snapshot: Snapshot) -> None:
-        self._revision, self._snapshot = revision, snapshot
+    def _take(self, loaded: _Loaded, snapshot: Snapshot) -> None:
+        self._revision, self._snapshot = loaded.revision, snapshot
+        if self._keyring.authority is not None and loaded.issued is not None:
+            self._keyring.authority.keys.take(loaded.issued.keys)
+            self._keyring.authority.take(loaded.issued.secrets)
         for call in self.on_change:
             call()
 
@@ -172,7 +183,7 @@ class Control:
                 return
             loaded = await self._workers.run(self._load_database)
             now = self._snapshot
-            self._take(loaded.revision, Snapshot(now.contracts, loaded.catalog, now.verifier, loaded.revocations))
+            self._take(loaded, Snapshot(now.contracts, loaded.catalog, now.verifier, loaded.revocations))
             event(log, logging.INFO, "catalog_followed", revision=loaded.revision)
 
     async def follow(self) -> None:

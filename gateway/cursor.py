@@ -63,7 +63,7 @@ class CursorCodec:
         return CursorWriter(self._keys[0], stream, position)
 
     def writer_at(self, stream: str, vector: Vector, *, incarnation: int, shard: tuple[int, int]) -> CursorWriter:
-        """``writer``, for the many who begin at the same place one after another, as every view of a log's page does."""
+        """``writer``, for many who begin at the same place one after another, as all views of a page do."""
         place = (stream, vector, incarnation, shard)
         if self._latest is None or place != self._latest_place:
             self._latest_place = place

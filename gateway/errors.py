@@ -460,6 +460,19 @@ class Draining(Unavailable):
     action = "Reconnect with the last cursor."
 
 
+class OAuthRefusal(Exception):
+    """Why the built-in issuer gives no token, in the words of RFC 6749 §5.2, which has a body of its own for it."""
+
+    def __init__(
+        self, error: str, description: str, *, status: int = 400, retry_after_seconds: int | None = None
+    ) -> None:
+        super().__init__(f"{error}: {description}")
+        self.error = error
+        self.description = description
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+
 class ConfigurationProblems(Exception):
     """Everything wrong with settings, contracts or catalog, found in one go; the operator's error, exit code 2.
 

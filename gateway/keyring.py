@@ -7,12 +7,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gateway.auth.apart import Apart
-from gateway.auth.issuer import DevelopmentIssuer
-from gateway.auth.keys import KeySource, load_jwks_file
+from gateway.auth.authority import Authority
+from gateway.auth.issuer import ALGORITHM, BUILTIN, DevelopmentIssuer
+from gateway.auth.keys import KeySet, KeySource, load_jwks_file
+from gateway.auth.signing import Joined, SigningKeys
 from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.clock import Clock
 from gateway.config import Settings
-from gateway.config.settings import IssuerSettings as ConfiguredIssuer
+from gateway.config.auth import IssuerSettings as ConfiguredIssuer
 from gateway.counters import Counters
 from gateway.errors import ConfigurationProblems
 from gateway.observability.health import Check, Level, Status
@@ -29,6 +31,8 @@ class Keyring:
         self._clock = clock
         self._counters = counters
         self._apart = Apart()
+        self.authority = _authority(settings, clock=clock)
+        """Gives tokens away, where the settings say so."""
         self._remote = {
             one.name: _follow(one, settings, apart=self._apart, clock=clock, counters=counters)
             for one in settings.auth.issuers
@@ -47,13 +51,8 @@ class Keyring:
                 problems += error.problems
         if problems:
             raise ConfigurationProblems(problems)
-        if settings.builtin.enabled:
-            builtin = settings.builtin
-            issuers.append(
-                DevelopmentIssuer(
-                    self._settings.data.dir, issuer=builtin.issuer, audience=builtin.audience, clock=self._clock
-                ).settings()
-            )
+        if settings.builtin.is_on:
+            issuers.append(self._builtin())
         return TokenVerifier(
             issuers,
             clock=self._clock,
@@ -61,6 +60,23 @@ class Keyring:
             leeway_seconds=settings.leeway_seconds,
             remembered_tokens=settings.remembered_tokens,
             checks=self._counters.tokens_accepted,
+        )
+
+    def _builtin(self) -> IssuerSettings:
+        builtin = self._settings.auth.builtin
+        development = None
+        if builtin.enabled:
+            data_dir = self._settings.data.dir
+            development = DevelopmentIssuer(
+                data_dir, issuer=builtin.issuer, audience=builtin.audience, clock=self._clock
+            ).settings()
+        if self.authority is None and development is not None:
+            return development
+        keys: KeySource = KeySet(()) if self.authority is None else self.authority.keys
+        if development is not None and isinstance(development.keys, KeySet):
+            keys = Joined(development.keys, keys)
+        return IssuerSettings(
+            name=BUILTIN, issuer=builtin.issuer, audience=builtin.audience, keys=keys, algorithms=(ALGORITHM,)
         )
 
     def _keys_of(self, issuer: ConfiguredIssuer) -> KeySource:
@@ -81,6 +97,8 @@ class Keyring:
         """Ask nobody any more."""
         await asyncio.gather(*(keys.close() for keys in self._remote.values()))
         await self._apart.close()
+        if self.authority is not None:
+            await self.authority.close()
 
     def checks(self) -> list[Check]:
         """For readiness: a row for each address, and whether there is any key at all to let somebody in by."""
@@ -93,6 +111,19 @@ class Keyring:
         if any(keys.status().keys for keys in self._remote.values()):
             return Status("ok")
         return Status("down", "no issuer's keys could be fetched: no token can be accepted")
+
+
+def _authority(settings: Settings, *, clock: Clock) -> Authority | None:
+    builtin = settings.auth.builtin
+    if not builtin.token_endpoint:
+        return None
+    return Authority(
+        SigningKeys(clock=clock, longest_seconds=settings.auth.max_token_lifetime_seconds),
+        issuer=builtin.issuer,
+        audience=builtin.audience,
+        token_seconds=builtin.token_seconds,
+        clock=clock,
+    )
 
 
 def _row(keys: RemoteKeys) -> Callable[[], Status]:

@@ -32,6 +32,10 @@ Lifecycle = Literal["draft", "published", "deprecated", "retired"]
 Visibility = Literal["public", "entitled"]
 FieldType = Literal["string", "number", "integer", "boolean"]
 
+MaskRule = Literal["drop", "null"]
+Masks = tuple[tuple[str, MaskRule], ...]
+"""What is hidden of one stream's payloads: JSON pointers and how, by pointer, none within another."""
+
 
 class Record(msgspec.Struct, frozen=True, gc=False):
     """One Kafka record as the engine sees it.
@@ -126,11 +130,12 @@ class Contract:
 
 @dataclass(frozen=True, slots=True)
 class Product:
-    """Streams sold together."""
+    """Streams sold together. ``masks`` says by stream what its payloads hide from those who read through it."""
 
     name: str
     title: str
     streams: tuple[str, ...]
+    masks: Mapping[str, Masks] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +227,8 @@ class RowMatch:
 class Grant:
     """What policy allows one principal on one stream now.
 
-    ``entitled_until`` is the end of the entitlement, epoch seconds.
+    ``rows`` are the records it is about, ``masks`` what it hides of each. ``entitled_until`` is the end of the
+    entitlement, epoch seconds.
     """
 
     principal: Principal
@@ -232,6 +238,7 @@ class Grant:
     plan: Plan
     rows: RowMatch | None = None
     entitled_until: float = math.inf
+    masks: Masks = ()
 
     @property
     def expires_at(self) -> int:

@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from loadtests.machine import CLIENT_CORE, allow_many_files, description, on_core
-from loadtests.scenarios import fanout, filters, idle, opens, pull, replay, saturated, tls
+from loadtests.scenarios import envelopes, fanout, filters, idle, opens, pull, replay, restart, saturated, tls, tokens
 from loadtests.stage import kafka
 from loadtests.table import markdown
 
@@ -18,7 +18,10 @@ SCENARIOS = {
     "opens": opens.run,
     "pull": pull.run,
     "filters": filters.run,
+    "envelopes": envelopes.run,
+    "restart": restart.run,
     "tls": tls.run,
+    "tokens": tokens.run,
 }
 
 

@@ -50,7 +50,7 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def description() -> str:
+def description(*, brokers: str = "one broker") -> str:
     """Processor, kernel and the versions that matter, as Markdown lines."""
     cpu = re.search(r"^model name\s*:\s*(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
@@ -59,5 +59,5 @@ def description() -> str:
     return (
         f"- Machine: {cpu[1] if cpu else platform.processor()}, {os.cpu_count()} cores, {gibibytes:.0f} GiB, "
         f"Linux {platform.release()}; load before the run {os.getloadavg()[0]:.2f}\n"
-        f"- Python {platform.python_version()}, {packages}; Apache Kafka 4.1, one broker"
+        f"- Python {platform.python_version()}, {packages}; Apache Kafka 4.1, {brokers}"
     )

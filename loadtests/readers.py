@@ -6,7 +6,7 @@ import json
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -57,12 +57,11 @@ class Readers:
         tls: bool = False,
     ) -> None:
         self.count = count
-        descriptor, name = tempfile.mkstemp(prefix="requests-")
-        with open(descriptor, "wb") as file:
-            file.write(b"".join(one + b"\0" for one in requests))
-        self._requests = Path(name)
+        self._directory = tempfile.TemporaryDirectory(prefix="readers-")
+        file = Path(self._directory.name) / "requests"
+        file.write_bytes(b"".join(one + b"\0" for one in requests))
         opening = [opens_per_second, most_unanswered, "once" if once else "stay"]
-        command = [program("readers", tls=tls), port, count, len(first), *opening, pause_us, self._requests, *first]
+        command = [program("readers", tls=tls), port, count, len(first), *opening, pause_us, file, *first]
         with on_core(CLIENT_CORE):
             self._process = subprocess.Popen(
                 [str(part) for part in command],
@@ -79,7 +78,7 @@ class Readers:
             assert pipe is not None
             pipe.close()
         self._process.wait()
-        self._requests.unlink()
+        self._directory.cleanup()
 
     def stats(self) -> dict[str, Any]:
         """Counts now. Raises WrongDelivery where anything was not as it must be."""
@@ -95,18 +94,19 @@ class Readers:
 
     def wait_open(self) -> None:
         """Until all are answered."""
-        self._until("to open", lambda now: now["established"] == self.count)
+        self.wait_until("to open", lambda now: now["established"] == self.count)
 
     def wait_done(self) -> None:
         """Until all have had their first record and are closed."""
-        self._until("for their first record", lambda now: now["done"] == self.count)
+        self.wait_until("for their first record", lambda now: now["done"] == self.count)
 
     def wait_for(self, vector: Sequence[int], *, pause_seconds: float = 0.01) -> None:
         """Until every reader has everything before ``vector``."""
         wanted = list(vector)
-        self._until("to catch up", lambda now: bool(now["low"] == wanted), pause_seconds=pause_seconds)
+        self.wait_until("to catch up", lambda now: bool(now["low"] == wanted), pause_seconds=pause_seconds)
 
-    def _until(self, what: str, holds: Any, *, pause_seconds: float = 0.01) -> None:
+    def wait_until(self, what: str, holds: Callable[[dict[str, Any]], bool], *, pause_seconds: float = 0.01) -> None:
+        """Until the counts are such. ``what`` completes "took too long"."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while not holds(self.stats()):
             if time.monotonic() > deadline:

@@ -20,14 +20,17 @@ LAYERS: list[tuple[str, list[str]]] = [
     (
         "rules",
         [
+            "auth.buckets",
             "auth.jose",
             "auth.policy",
             "auth.revocation",
+            "auth.scopes",
             "hub.log",
             "hub.view",
             "subscription.encode",
             "subscription.envelope",
             "subscription.filter",
+            "subscription.mask",
             "subscription.payload",
             "subscription.projection",
             "subscription.request",
@@ -41,7 +44,20 @@ LAYERS: list[tuple[str, list[str]]] = [
     ("edges", ["admin", "portal", "server", "transport"]),
     (
         "roots",
-        ["", "__main__", "administration", "app", "asgi", "cli", "client", "config", "control", "demo", "keyring", "overview"],
+        [
+            "",
+            "__main__",
+            "administration",
+            "app",
+            "asgi",
+            "cli",
+            "client",
+            "config",
+            "control",
+            "demo",
+            "keyring",
+            "overview",
+        ],
     ),
 ]
 
@@ -57,7 +73,7 @@ FENCES: dict[str, list[str]] = {
     "cryptography": ["auth", "server.tls"],
     "starlette": ["transport", "admin", "portal", "app"],
     "sse_starlette": ["transport"],
-    "sqlalchemy": ["catalog.store", "catalog.tables", "auth.store", "database"],
+    "sqlalchemy": ["catalog.store", "catalog.tables", "auth.store", "auth.issuer_store", "database"],
     "alembic": ["database"],
     "psycopg": ["database"],
     "uvicorn": ["server"],

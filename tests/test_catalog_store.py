@@ -20,7 +20,7 @@ from gateway.catalog.store import Store
 from gateway.database.database import Bounds, Database
 from gateway.database.schema import Schema
 from gateway.errors import ConfigurationProblems, Unavailable
-from gateway.model import Application, Entitlement, Plan, Product, Tenant
+from gateway.model import Application, Entitlement, MaskRule, Masks, Plan, Product, Tenant
 
 PATIENT = Bounds(statement_seconds=30)
 """On a busy machine many writers of one file may wait long for each other."""
@@ -135,6 +135,50 @@ def test_a_change_is_told_with_before_and_after(store: Store) -> None:
         ],
         "kept": [],
     }
+
+
+def test_masks_are_kept_compared_and_taken_away(store: Store) -> None:
+    def masked(**rules: MaskRule) -> Catalog:
+        plain = shop()
+        masks: dict[str, Masks] = {"quakes": tuple((f"/{name}", rule) for name, rule in rules.items())} if rules else {}
+        return replace_products(plain, [Product("geo", "Geo", ("quakes",), masks)])
+
+    assert '+ product geo: title "Geo", streams ["quakes"], masks {"quakes":{"/a":"drop"}}' in [
+        *store.apply(masked(a="drop")).lines()
+    ]
+    assert store.load_catalog(["builtin"])[1] == masked(a="drop")
+    told = store.apply(masked(a="null", b="drop")).lines()
+    assert told == ['~ product geo: masks.quakes {"/a":"drop"} → {"/a":"null","/b":"drop"}']
+    assert store.apply(masked()).lines() == ['~ product geo: masks.quakes {"/a":"null","/b":"drop"} → null']
+    assert store.load_catalog(["builtin"])[1] == shop()
+
+
+def test_different_masks_of_one_stream_are_refused_also_beside_what_stands_already(store: Store) -> None:
+    store.apply(shop())
+    more = Product("more", "More", ("quakes",), {"quakes": (("/a", "drop"),)})
+    plain = shop()
+    acme = plain.tenant("acme")
+    assert acme is not None
+    both = replace(acme, entitlements=(*acme.entitlements, Entitlement("acme", "more", "free", date(2026, 3, 1))))
+    catalog = Catalog.build([more], plain.plans, [both], issuers=["builtin"])
+    with pytest.raises(ConfigurationProblems) as caught:
+        store.apply(catalog)
+    assert any(
+        "stream quakes under two different masks, none by geo and /a drop by more" in p for p in caught.value.problems
+    )
+    # The same masks, or dates apart, are no contradiction.
+    apart = replace(
+        acme,
+        entitlements=(
+            Entitlement("acme", "geo", "free", date(2026, 1, 1), date(2026, 3, 1)),
+            Entitlement("acme", "more", "free", date(2026, 3, 1)),
+        ),
+    )
+    assert store.apply(Catalog.build([more], plain.plans, [apart], issuers=["builtin"])).applied
+
+
+def replace_products(catalog: Catalog, products: list[Product]) -> Catalog:
+    return Catalog.build(products, catalog.plans, catalog.tenants, accounts=catalog.accounts, issuers=catalog.issuers)
 
 
 def test_absent_objects_stay_and_are_named_until_pruned(store: Store) -> None:

@@ -12,8 +12,9 @@ from gateway.auth import keys
 from gateway.clock import SystemClock
 from gateway.config import Settings, load_settings
 from gateway.config.adapters import kafka_cluster_settings, kafka_clusters
+from gateway.config.auth import Algorithm, IssuerSettings
 from gateway.config.schema import describe_settings, find_field, walk_fields
-from gateway.config.settings import Algorithm, HttpSettings, IssuerSettings
+from gateway.config.settings import HttpSettings
 from gateway.config.sources import find_lines, spell_variable
 from gateway.errors import ConfigurationProblems
 from tests.reference_pages import FOLDER, settings_page
@@ -382,6 +383,7 @@ def test_every_setting_says_what_it_means_and_can_be_given_by_a_variable() -> No
             assert find_field(key) is field
     assert {row.name for row in describe_settings() if row.secret} == {
         "admin.tokens",
+        "auth.builtin.sealing_keys",
         "cursor.keys",
         "database.url",
         "kafka.sasl_password",

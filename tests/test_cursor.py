@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cursor import MAX_CHARACTERS, CursorCodec, Position
+from gateway.cursor import MAX_CHARACTERS, CursorCodec, CursorWriter, Position
 from gateway.errors import InvalidCursor
 from gateway.model import ABSENT, Vector
 
@@ -164,3 +164,25 @@ def test_only_the_one_spelling_of_base64url_is_taken() -> None:
 def test_keys_that_protect_nothing_are_refused(keys: list[bytes]) -> None:
     with pytest.raises(ValueError, match="16 bytes"):
         CursorCodec(keys)
+
+
+def test_writers_at_one_place_are_the_same_and_apart() -> None:
+    codec = CursorCodec([b"0123456789abcdef"])
+    place = ("flights", (5, 7, 9), 3, (0, 1))
+
+    def writer_at(stream: str, vector: Vector, incarnation: int, shard: tuple[int, int]) -> CursorWriter:
+        return codec.writer_at(stream, vector, incarnation=incarnation, shard=shard)
+
+    first = writer_at(*place)
+    first.advance(1, 100)
+    second = writer_at(*place)
+    assert second.text() == codec.writer("flights", Position((5, 7, 9), 3)).text()
+    assert codec.decode(first.text(), stream="flights").vector == (5, 100, 9)
+    for other in (
+        ("ships", (5, 7, 9), 3, (0, 1)),
+        ("flights", (5, 7, 8), 3, (0, 1)),
+        ("flights", (5, 7, 9), 4, (0, 1)),
+        ("flights", (5, 7, 9), 3, (1, 2)),
+    ):
+        stream, vector, incarnation, shard = other
+        assert writer_at(*other).text() == codec.encode(stream, Position(vector, incarnation, shard))

@@ -129,9 +129,10 @@ def test_a_gap_where_nothing_is_missing_is_wrong() -> None:
 def test_a_topic_that_was_made_anew_begins_anew_after_its_gap() -> None:
     read = Read().gets(0, 1, 2)
     read.truth.begin_life()
-    read.gets(3, 4, life=1).hears("history_changed").gets(0, 1)
+    read.gets(3, life=1).hears("history_changed").gets(0, 1)
     assert read.ledger.has({("plain", 0): 2}, life=2)
-    read.finds(gaps=1, foreign=2)
+    read.finds(gaps=1)
+    read.gets(4, life=1).finds(foreign=1)
 
 
 def test_a_new_life_that_shows_before_its_gap_counts_only_after_it() -> None:
@@ -238,6 +239,9 @@ def test_the_report_names_seed_faults_and_what_was_wrong() -> None:
     assert "- broker-killed 2: sse 0: 3 did not come" in report
     assert meets_bar(kinds["broker-killed"], [good]) is True
     assert meets_bar(kinds["broker-killed"], [good, bad]) is False
+    since_kafka: dict[str, Kind] = {"gateway-killed": KINDS["gateway-killed"]}
+    slow_producer = Outcome("gateway-killed", 1, late_seconds=9.0, late_after_kafka_seconds=1.0)
+    assert meets_bar(since_kafka["gateway-killed"], [slow_producer]) is True
     assert "**late**" in markdown([Outcome("broker-killed", 1, late_seconds=11.0)], kinds, seed=7, machine="")
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.auth.jose import Malformed, decode_base64url, decode_object, encode_base64url
@@ -34,6 +35,106 @@ def test_base64url_reads_only_what_it_would_write(text: bytes) -> None:
 def test_json_without_oddities_is_read_as_everybody_reads_it(value: dict[str, Any]) -> None:
     for ascii_only in (True, False):
         assert decode_object(json.dumps(value, ensure_ascii=ascii_only).encode()) == value
+
+
+def oracle(data: bytes) -> dict[str, Any] | None:
+    """Read in the standard library's way, names twice refused; None: no object, or not to be read."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len({name for name, _ in pairs}) != len(pairs):
+            raise ValueError
+        return dict(pairs)
+
+    def refuse(name: str) -> Any:
+        raise ValueError
+
+    try:
+        found = json.loads(data.decode(), object_pairs_hook=unique, parse_constant=refuse)
+        json.dumps(found, ensure_ascii=False).encode()
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+SCRAPS = (
+    '{"a":',
+    '"a"',
+    '"b"',
+    '"',
+    ":",
+    ",",
+    "{",
+    "}",
+    "[",
+    "]",
+    " ",
+    "\n",
+    "1",
+    "-0",
+    "1.5",
+    "1e5",
+    "1e999",
+    "null",
+    "\\",
+)
+MORE = (
+    "true",
+    "NaN",
+    "01",
+    '"\\u0061"',
+    '"\\ud800"',
+    '"x:y,{[\\""',
+    "\u00fc",
+    '"\u00fc"',
+    "\x01",
+    "\ufeff",
+    "9" * 30,
+    '"":',
+    '"a":',
+)
+
+
+@given(parts=st.lists(st.sampled_from(SCRAPS + MORE), max_size=14))
+@settings(max_examples=500, deadline=None)
+def test_any_text_is_read_like_the_standard_library_reads_it_or_not_at_all(parts: list[str]) -> None:
+    data = "".join(parts).encode()
+    try:
+        found = decode_object(data)
+    except Malformed:
+        assert oracle(data) is None
+    else:
+        assert repr(found) == repr(oracle(data))
+
+
+def made_up(chance: random.Random, depth: int = 0) -> str:
+    """The text of an object with few names, so that some are there twice, here or below."""
+
+    def value() -> str:
+        if depth < 3 and chance.random() < 0.3:
+            return made_up(chance, depth + 1)
+        if chance.random() < 0.2:
+            return "[" + ",".join(value() for _ in range(chance.randrange(3))) + "]"
+        return chance.choice(['"a"', '"b:"', '"{"', '":"', '""', "1", "null", "[]", "{}"])
+
+    members = (f'"{chance.choice("abcdef")}": {value()}' for _ in range(chance.randrange(5)))
+    return "{" + ", ".join(members) + "}"
+
+
+def test_a_name_twice_is_found_at_every_level_whatever_stands_under_it() -> None:
+    chance = random.Random(7)
+    outcomes = {"read": 0, "refused": 0}
+    for _ in range(5000):
+        data = made_up(chance).encode()
+        right = oracle(data)
+        try:
+            found = decode_object(data)
+        except Malformed as error:
+            assert (str(error), right) == ("duplicate_name", None), data
+            outcomes["refused"] += 1
+        else:
+            assert found == right, data
+            outcomes["read"] += 1
+    assert min(outcomes.values()) > 500, outcomes
 
 
 @pytest.mark.parametrize("depth", [31, 32])

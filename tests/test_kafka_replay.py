@@ -120,6 +120,26 @@ async def test_more_readers_than_consumers_all_get_everything(cluster: FragileCl
     await pool.close()
 
 
+async def test_those_who_wait_for_a_consumer_take_turns(cluster: FragileCluster, topic: str) -> None:
+    pool = ReplayPool(cluster, Offsets(cluster), consumers=2)
+    slices = [0] * 10
+    widest = 0
+
+    async def read(number: int) -> None:
+        nonlocal widest
+        vector: Vector = (number * 20, 0, 0)
+        while vector[0] < 3000 and max(slices) < 20:
+            vector = (await pool.read(topic, vector, (3000, 0, 0), max_records=50)).vector
+            slices[number] += 1
+            widest = max(widest, max(slices) - min(slices))
+
+    await asyncio.gather(*map(read, range(len(slices))))
+    assert max(slices) == 20
+    assert widest <= 3, "some waited while others went on and on"
+    assert len(cluster.made) == 2
+    await pool.close()
+
+
 async def test_one_consumer_changes_between_topics(kafka: Kafka, cluster: FragileCluster, topic: str) -> None:
     other = f"other-{uuid.uuid4().hex}"
     await kafka.create_topic(other, 2)

@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import socket
 import threading
 from collections.abc import Callable, Sequence
+from urllib.parse import parse_qsl
 
 import pytest
 
+from gateway.hub.log import TopicLog
+from gateway.model import FilterField, Record
+from gateway.subscription.filter import parse_terms
+from gateway.subscription.selector import FieldIndex, selector
 from loadtests.readers import Readers, WrongDelivery, request
+from loadtests.scenarios.filters import (
+    AIRLINES,
+    EXPOSED,
+    PARTITIONS,
+    RARE,
+    Airlines,
+    emergency_record,
+    general_filters,
+)
 from loadtests.source import RECORD_BYTES, value
 from loadtests.table import Row, markdown, median, percentile, spread
 
@@ -32,6 +47,23 @@ def serve(pieces: Sequence[bytes], then: Callable[[socket.socket], object]) -> i
                 for piece in pieces:
                     client.sendall(piece)
                 then(client)
+
+    threading.Thread(target=answer, daemon=True).start()
+    return int(listening.getsockname()[1])
+
+
+def serve_each(streams: Sequence[Sequence[bytes]]) -> int:
+    """Answer connections in turn, each with its own pieces; returns the port."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        with listening, contextlib.ExitStack() as clients:
+            for pieces in streams:
+                client = clients.enter_context(listening.accept()[0])
+                client.recv(65536)
+                with contextlib.suppress(ConnectionError):
+                    client.sendall(HEAD + b"".join(pieces))
+            client.recv(1)
 
     threading.Thread(target=answer, daemon=True).start()
     return int(listening.getsockname()[1])
@@ -90,6 +122,92 @@ def test_an_answer_that_is_no_stream_is_a_fault() -> None:
         pytest.raises(WrongDelivery),
     ):
         readers.wait_open()
+
+
+def test_each_reader_begins_where_its_own_request_says() -> None:
+    """Two connections by two requests, one after the other on the same port; the first numbers are their own."""
+    port = serve_each([records((0, 5), (1, 0)), records((0, 7), (1, 2))])
+    requests = [request("s", "token", first=first) for first in ([5, 0], [7, 2])]
+    with Readers(port, count=2, requests=requests, first=[-1, -1], most_unanswered=1) as readers:
+        readers.wait_open()
+        readers.wait_until("to read both", lambda now: now["deliveries"] == 4)
+        assert readers.stats()["low"] == [6, 1]
+
+
+def test_a_reader_that_begins_at_anothers_place_is_at_fault() -> None:
+    port = serve_each([records((0, 5), (1, 0)), records((0, 5), (1, 0))])
+    requests = [request("s", "token", first=first) for first in ([5, 0], [7, 2])]
+    with (
+        Readers(port, count=2, requests=requests, first=[-1, -1], most_unanswered=1) as readers,
+        pytest.raises(WrongDelivery, match="faults"),
+    ):
+        readers.wait_until("to read both", lambda now: now["deliveries"] == 4)
+
+
+def test_the_mark_of_a_request_is_not_sent() -> None:
+    marked, plain = request("s", "token", first=[1, 2]), request("s", "token")
+    assert marked == b"@1,2\n" + plain
+    heard: list[bytes] = []
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def hear() -> None:
+        with listening, listening.accept()[0] as client:
+            heard.append(client.recv(65536))
+            client.sendall(HEAD)
+            client.recv(1)
+
+    threading.Thread(target=hear, daemon=True).start()
+    with Readers(int(listening.getsockname()[1]), count=1, requests=[marked], first=[0, 0]) as readers:
+        readers.wait_open()
+    assert heard == [plain]
+
+
+def test_of_a_thousand_airlines_each_has_the_next_number_of_its_own() -> None:
+    airlines = Airlines()
+    airlines.whose = "many"
+    made = [decoded(airlines(0, number)) for number in range(2 * AIRLINES)]
+    assert [one["seq"] for one in made if one["airline"] == "A007"] == ["0:0000000000", "0:0000000001"]
+    assert len({one["airline"] for one in made}) == AIRLINES
+    assert airlines.read("many") == [2]
+    assert airlines.read("one") == [0]
+
+
+def test_of_the_records_for_one_filter_one_in_a_thousand_passes_and_no_other_can_be_read() -> None:
+    airlines = Airlines()
+    airlines.whose = "one"
+    made = [decoded(airlines(0, number)) for number in range(2 * AIRLINES)]
+    assert [one["seq"] for one in made if one["airline"] == "B000"] == ["0:0000000000", "0:0000000001"]
+    assert all(one["seq"].startswith("9:") for one in made if one["airline"] != "B000")
+
+
+def test_emergencies_pass_every_general_filter_and_nothing_else_passes_any() -> None:
+    fields = [FilterField(name, one["pointer"], one["type"]) for name, one in EXPOSED["filters"].items()]  # type: ignore[attr-defined]
+    filters = general_filters()
+    assert len({parse_terms(texts_of(query), fields) for query in filters}) == len(filters)
+    log = TopicLog(max_records=1000, max_bytes=1 << 20)
+    log.restart((0,))
+    for query in filters:
+        chosen = selector(
+            rows=None,
+            terms=parse_terms(texts_of(query), fields),
+            shard=(0, 1),
+            index=lambda pointer: FieldIndex(log, pointer),
+        )
+        assert chosen is not None
+        assert chosen.route is None, "no look-up decides it"
+        for number in range(2 * RARE):
+            record = Record(0, number, number + 1, 0, None, emergency_record(number % PARTITIONS, number // PARTITIONS))
+            assert chosen.matches(record) is (number % RARE == 0), (query, number)
+
+
+def texts_of(query: str) -> list[str]:
+    return [value for name, value in parse_qsl(query) if name == "filter"]
+
+
+def decoded(payload: bytes) -> dict[str, str]:
+    assert len(payload) == RECORD_BYTES
+    found: dict[str, str] = json.loads(payload)
+    return found
 
 
 def test_records_have_the_size_that_the_page_of_results_states() -> None:

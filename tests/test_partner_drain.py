@@ -167,3 +167,22 @@ def _silent_reader(node: GatewayProcess, token: str) -> Any:
         peer.sendall(request.encode())
         assert peer.recv(15).startswith(b"HTTP/1.1 200")
         yield peer
+
+
+async def test_a_node_that_drains_is_not_ready_at_once_and_a_second_signal_ends_it(
+    deployment: Deployment, kafka: Kafka
+) -> None:
+    topic = deployment.contracts[0]["channels"]["steps"]["address"]
+    await kafka.produce(topic, [b'"%s"' % (b"x" * 100_000)] * 200)
+    deployment.settings = {"stream": {"drain_seconds": 120}}
+    with deployment.gateway("one") as node, _silent_reader(node, deployment.token()):
+        node.signal(signal.SIGTERM)
+
+        async def says_so() -> bool:
+            status, body = await asyncio.to_thread(node.readiness)
+            return status == 503 and bool(body["draining"])
+
+        # Somebody is still to be waited for, so this is amid the drain.
+        await eventually(says_so)
+        node.signal(signal.SIGTERM)
+        assert await asyncio.to_thread(node.wait) == -signal.SIGTERM, "not 0, as after a drain"

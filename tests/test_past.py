@@ -22,7 +22,9 @@ from gateway.subscription.filter import parse_terms
 from gateway.subscription.reading import Reading
 from gateway.subscription.shape import Shape
 from tests.parts.serving import until
+from tests.parts.source import MemoryKafka
 from tests.test_splice import Node, Partner, Topic, drain, recipe
+from tests.test_subscription import HEARTBEAT_SECONDS, FakeOutlet, bench
 
 RED = recipe(RowMatch("/k", frozenset({"a"})))
 EVERYTHING = recipe()
@@ -438,3 +440,90 @@ async def test_what_is_held_of_another_history_is_met_by_nobody() -> None:
     assert len(bodies[late]) == 1
     for reading in bodies:
         reading.close()
+
+
+# ---- streams that wait -------------------------------------------------------------------------------------------
+
+
+class BusyKafka(MemoryKafka):
+    """A cluster whose replays wait for their turn until ``turn`` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = asyncio.Event()
+        self.waiting = 0
+
+    async def read(self, *stretch: Any, **bounds: Any) -> Replayed:
+        self.waiting += 1
+        await self.turn.wait()
+        self.waiting -= 1
+        return await super().read(*stretch, **bounds)
+
+
+async def test_streams_that_wait_for_one_replay_beat_and_all_go_on_with_it() -> None:
+    kafka = BusyKafka()
+    async with bench(kafka=kafka, ring_records=16) as b:
+        await b.open()
+        b.produce(*range(200))
+        outlets = [outlet for _, outlet in [await b.open(at="earliest") for _ in range(20)]]
+        await until(lambda: kafka.waiting > 0)
+        b.advance(3 * HEARTBEAT_SECONDS)
+        for outlet in outlets:
+            assert len(outlet.said("checkpoint")) >= 2
+            assert not outlet.numbers()
+            assert {b.vector(one["cursor"]) for one in outlet.said("checkpoint")} == {(0,)}
+        assert kafka.waiting == 1, "one read for all of them"
+        kafka.turn.set()
+        await until(lambda: all(outlet.numbers() == list(range(200)) for outlet in outlets))
+        assert 180 < b.engine.counters.stream("s").replayed_records < 200
+        assert b.engine.hub.memory().bytes > sum(feed.log.bytes for feed, _ in b.engine.hub.readers()), "it counts"
+    assert b.engine.counters.stream("s").replaying == 0
+
+
+async def test_one_who_leaves_a_replay_that_all_wait_for_takes_nothing_from_them() -> None:
+    kafka = BusyKafka()
+    async with bench(kafka=kafka, ring_records=16) as b:
+        await b.open()
+        b.produce(*range(200))
+        opened = [await b.open(at="earliest") for _ in range(3)]
+        await until(lambda: kafka.waiting > 0)
+        opened[0][0].leave()
+        kafka.turn.set()
+        await until(lambda: all(outlet.numbers() == list(range(200)) for _, outlet in opened[1:]))
+        assert opened[0][1].numbers() == []
+
+
+async def test_when_all_who_wait_have_left_nobody_reads_kafka_for_them() -> None:
+    kafka = BusyKafka()
+    async with bench(kafka=kafka, ring_records=16) as b:
+        await b.open()
+        b.produce(*range(200))
+        opened = [await b.open(at="earliest") for _ in range(3)]
+        await until(lambda: kafka.waiting > 0)
+        for subscription, _ in opened:
+            subscription.leave()
+        kafka.turn.set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert kafka.replays == 0
+
+
+async def test_replays_of_many_readers_stay_within_the_bound_of_the_process() -> None:
+    most = 4 << 20
+    async with bench(ring_records=64, memory_bytes=most) as b:
+        await b.open()
+        b.produce(*range(20_000), size=200)
+        peak = 0
+
+        async def read(outlet: FakeOutlet) -> None:
+            nonlocal peak
+            while len(outlet.messages) < 20_000:
+                peak = max(peak, b.engine.hub.memory().bytes)
+                await asyncio.sleep(0)
+
+        outlets = [outlet for _, outlet in [await b.open(at="earliest") for _ in range(3)]]
+        async with asyncio.timeout(60):
+            await asyncio.gather(*map(read, outlets))
+        # 10 MB of records went through, and as much of encoded ones.
+        assert 100_000 < peak < most
+        assert b.engine.counters.stream("s").replayed_records < 3 * 20_000

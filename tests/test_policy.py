@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 
-from gateway.auth.policy import decide, readable
+from gateway.auth.explain import TOLD, explain
+from gateway.auth.policy import CONDITIONS, decide, readable
+from gateway.auth.revocation import Revocation, Revocations
 from gateway.catalog.catalog import Catalog
 from gateway.errors import (
+    AccessWithdrawn,
     ClaimMissing,
     GatewayError,
     InsufficientScope,
@@ -21,6 +24,7 @@ from gateway.errors import (
     TenantSuspended,
     TokenInvalid,
     TransportNotOffered,
+    Unavailable,
 )
 from gateway.model import (
     Application,
@@ -29,6 +33,7 @@ from gateway.model import (
     FieldType,
     Grant,
     Lifecycle,
+    Masks,
     Plan,
     Principal,
     Product,
@@ -50,6 +55,7 @@ def contract_of(
     transports: tuple[Transport, ...] = ("sse", "pull"),
     row_filter: RowFilter | None = None,
     stream: str = "flights",
+    content_type: str = "application/json",
 ) -> Contract:
     return Contract(
         stream=stream,
@@ -64,7 +70,7 @@ def contract_of(
         transports=transports,
         cluster="main",
         topic="secret.topic.v1",
-        content_type="application/json",
+        content_type=content_type,
         message_name="flight",
         row_filter=row_filter,
         successor="flights-2" if lifecycle == "retired" else None,
@@ -80,6 +86,7 @@ def catalog_of(
     zone: str = "UTC",
     attributes: dict[str, Any] | None = None,
     issuers: tuple[str, ...] = ("idp",),
+    masks: Masks = (),
 ) -> Catalog:
     entitlements = (Entitlement("acme", "aviation", "free", start, end),) if entitled else ()
     tenant = Tenant(
@@ -91,7 +98,8 @@ def catalog_of(
         applications=(Application("acme-web", "acme", "Web"),),
         entitlements=entitlements,
     )
-    return Catalog.build([Product("aviation", "Aviation", ("flights",))], [FREE], [tenant], issuers=issuers)
+    product = Product("aviation", "Aviation", ("flights",), {"flights": masks} if masks else {})
+    return Catalog.build([product], [FREE], [tenant], issuers=issuers)
 
 
 def principal_of(
@@ -199,6 +207,12 @@ def test_every_combination_of_the_conditions_has_its_answer(application: str, st
             listed = [one.contract.stream for one in readable(principal, contracts, catalog, now=NOON)]
         over_sse = decided(principal=principal, contract=contract, catalog=catalog, transport="sse")
         assert bool(listed) is isinstance(over_sse, Grant), "the list holds exactly what can be read"
+        told = explain(principal, contract, catalog, Revocations(), transport=transport, now=NOON)  # type: ignore[arg-type]
+        assert type(told.refusal) is (type(None) if wanted is Grant else wanted), "explained as it is decided"
+        assert [one.condition for one in told.verdicts] == ["revocations", *(one.name for one in CONDITIONS)]
+        for one in told.verdicts:
+            assert one.told
+            assert (one.refusal is not None) is (one.outcome == "not met")
 
 
 def test_absent_draft_and_foreign_streams_answer_alike() -> None:
@@ -360,3 +374,74 @@ def test_a_suspended_or_unknown_caller_gets_no_list() -> None:
         readable(principal_of(), [contract_of()], catalog_of(status="suspended"), now=NOON)
     with pytest.raises(TokenInvalid):
         readable(principal_of(client_id="stranger"), [contract_of()], catalog_of(), now=NOON)
+
+
+MASKED: Masks = (("/delay", "null"), ("/tail", "drop"))
+
+
+def test_a_grant_holds_the_masks_of_the_product_it_is_by() -> None:
+    answer = decided(catalog=catalog_of(masks=MASKED))
+    assert isinstance(answer, Grant)
+    assert answer.masks == MASKED
+    (listed,) = readable(principal_of(), [contract_of()], catalog_of(masks=MASKED), now=NOON)
+    assert listed.masks == MASKED
+    plain = decided()
+    assert isinstance(plain, Grant)
+    assert plain.masks == ()
+
+
+def test_what_cannot_be_masked_is_not_given() -> None:
+    contract = contract_of(content_type="text/plain")
+    assert isinstance(decided(contract=contract, catalog=catalog_of(masks=MASKED)), Unavailable)
+    assert isinstance(decided(contract=contract), Grant)
+    assert readable(principal_of(), [contract], catalog_of(masks=MASKED), now=NOON) == []
+
+
+def test_every_condition_can_be_explained() -> None:
+    assert list(TOLD) == [one.name for one in CONDITIONS]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "error"),
+    [
+        ("jti", "t1", TokenInvalid),
+        ("sub", "user", TokenInvalid),
+        ("client_id", "acme-web", AccessWithdrawn),
+        ("tenant", "acme", AccessWithdrawn),
+    ],
+)
+def test_a_revocation_is_explained_before_all_else(kind: Any, value: str, error: type[GatewayError]) -> None:
+    told = explain(
+        principal_of(),
+        contract_of(),
+        catalog_of(),
+        Revocations([Revocation(kind, value, NOON + 1)]),
+        transport=None,
+        now=NOON,
+    )
+    assert isinstance(told.refusal, error)
+    assert [one.outcome for one in told.verdicts] == ["not met"] + ["met"] * len(CONDITIONS)
+
+
+def test_an_explanation_tells_what_each_condition_rests_on() -> None:
+    row = RowFilter("origin", "/origin", "string", claim="airport")
+    catalog = catalog_of(masks=MASKED, end=date(2026, 6, 1), zone="Europe/Berlin")
+    principal = principal_of(scopes="streams:read", claims={"airport": ["ORD", "SFO"]})
+    contract = contract_of(row_filter=row, lifecycle="retired")
+    told = explain(principal, contract, catalog, Revocations(), transport="ws", now=NOON)
+    assert [(one.condition, one.outcome, one.told) for one in told.verdicts] == [
+        ("revocations", "met", "none holds of subject user, application acme-web, tenant acme"),
+        ("application", "met", "acme-web of issuer idp is 'Web' of tenant acme"),
+        ("tenant", "met", "acme is active"),
+        ("contract", "met", "flights 1.0.0 is retired, visibility entitled"),
+        (
+            "entitlement",
+            "not met",
+            "aviation at free revision 1 from 2026-01-01 to 2026-06-01 exclusive: over (days of Europe/Berlin)",
+        ),
+        ("lifecycle", "not met", "retired, successor flights-2"),
+        ("scopes", "not met", "needed: streams:read flights:read; the token has: streams:read"),
+        ("transport", "not met", "offered: sse, pull; asked for: ws"),
+        ("row_filter", "met", "/origin must be one of 'ORD', 'SFO', by claim airport"),
+        ("masks", "unknown", "without an entitlement in force there is nothing to look at"),
+    ]

@@ -143,7 +143,9 @@ async def test_only_what_was_sent_is_counted() -> None:
         assert before == [0, 0]
         assert counted() == 3
         assert asking.fields["records"] == 3
-        assert sum(one.bytes for one in engine.counters.census().by_kind.values()) == sum(len(json.dumps(record["data"])) for record in asking.page["records"])
+        assert sum(one.bytes for one in engine.counters.census().by_kind.values()) == sum(
+            len(json.dumps(record["data"])) for record in asking.page["records"]
+        )
 
 
 async def test_an_undecodable_record_is_a_gap_beside_the_records_wherever_it_stands() -> None:

@@ -212,11 +212,12 @@ def test_a_change_is_made_once_however_many_begin_it(url: str, database: Databas
 
 @pytest.mark.parametrize("lacks", [(), ("topic_lives",)], ids=["whole", "older"])
 def test_a_database_from_before_versions_is_taken_over_without_loss(database: Database, lacks: tuple[str, ...]) -> None:
-    with database.writing() as connection:
-        first.TABLES.create_all(connection)
-        first.TABLES.tables["schema_versions"].drop(connection)
-        connection.execute(first.STATE.insert().values(id=1, revision=0))
+    Schema(database).upgrade()
     fill(database)
+    Schema(database).downgrade("0001")
+    for name in ("schema_versions", "alembic_version"):
+        with database.writing() as connection:
+            connection.exec_driver_sql(f"DROP TABLE {name}")
     for name in lacks:
         with database.writing() as connection:
             first.TABLES.tables[name].drop(connection)

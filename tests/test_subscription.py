@@ -142,8 +142,8 @@ RED = RowMatch("/row", frozenset({"red"}))
 
 
 @asynccontextmanager
-async def bench(**options: Any) -> AsyncIterator[Bench]:
-    kafka = MemoryKafka()
+async def bench(*, kafka: MemoryKafka | None = None, **options: Any) -> AsyncIterator[Bench]:
+    kafka = kafka or MemoryKafka()
     topic = kafka.create_topic("t")
     clock = ManualClock()
     engine = Engine(kafka, clock=clock, heartbeat_seconds=HEARTBEAT_SECONDS, **options)

@@ -274,3 +274,38 @@ def test_a_reader_of_a_choosing_view_gets_all_of_its_records_once(steps: list[in
             seen += numbers(piece)
     assert seen == [n for n in range(sum(steps)) if not n % 3]
     assert index == log.head
+
+
+def test_a_choosing_view_with_one_reader_keeps_the_page_it_stands_in_and_no_more() -> None:
+    log = TopicLog(max_records=1000, max_bytes=1 << 30, page_records=8)
+    log.restart((0,))
+    view = View(log, encoder(contract("s", "s")), selector=EveryThird())
+    view.readers = 1
+    add(log, 80)
+    index, seen, most = log.first, [], 0
+    while (piece := view.take(index, max_records=2)) is not None:
+        index = piece.stop
+        seen += numbers(piece)
+        most = max(most, view.bytes)
+    assert seen == [n for n in range(80) if not n % 3]
+    view.readers = 2
+    assert numbers(view.take(log.first)) == [0, 3, 6], "what was let go of is made again"
+    index = log.first
+    while (piece := view.take(index)) is not None:
+        index = piece.stop
+    assert view.bytes > 5 * most
+
+
+def test_bytes_taken_by_the_one_reader_of_a_choosing_view_stay_what_they_were() -> None:
+    log = TopicLog(max_records=1000, max_bytes=1 << 30, page_records=8)
+    log.restart((0,))
+    view = View(log, encoder(contract("s", "s")), selector=EveryThird())
+    view.readers = 1
+    add(log, 80)
+    first = view.take(log.first)
+    assert first is not None
+    held = bytes(first.body)
+    index = first.stop
+    while (piece := view.take(index)) is not None:
+        index = piece.stop
+    assert first.body == held

@@ -42,7 +42,7 @@ class DevelopmentIssuer:
         self.audience = audience
         self._clock = clock
         self._key = _open_key(data_dir / KEY_FILE)
-        self._public_jwk = _public_jwk(self._key)
+        self._public_jwk = public_jwk(self._key)
 
     @property
     def kid(self) -> str:
@@ -78,35 +78,62 @@ class DevelopmentIssuer:
         Raises ValueError for what the verifier would refuse: a reserved claim given again, text it does not take,
         a lifetime that is not positive, a token over ``MAX_TOKEN_BYTES``.
         """
-        extra = dict(claims or {})
-        taken = sorted(RESERVED_CLAIMS.intersection(extra))
-        if taken:
-            raise ValueError(f"claim {', '.join(taken)} is set by the issuer and cannot be given")
-        if ttl_seconds <= 0:
-            raise ValueError(f"a lifetime of {ttl_seconds} seconds; it has to be positive")
-        if not (scope.isascii() and scope.isprintable()):
-            raise ValueError(f"scope {scope!r} is not a list of ASCII names separated by spaces")
-        issued_at = int(self._clock.now())
-        payload = extra | {
-            "iss": self.issuer,
-            "aud": self.audience,
-            "sub": _checked("subject", client_id if subject is None else subject),
-            "client_id": _checked("client_id", client_id),
-            "jti": secrets.token_urlsafe(16),
-            "iat": issued_at,
-            "exp": issued_at + ttl_seconds,
-            "scope": scope,
-        }
-        try:
-            decode_object(json.dumps(payload, allow_nan=False).encode("utf-8"))
-        except Malformed as error:
-            raise ValueError(f"claims that no token can hold: {error} (depth at most {MAX_JSON_DEPTH})") from None
-        except (TypeError, RecursionError):
-            raise ValueError("claims that are not JSON") from None
-        token = jwt.encode(payload, self._key, algorithm=ALGORITHM, headers={"typ": "at+jwt", "kid": self.kid})
-        if len(token) > MAX_TOKEN_BYTES:
-            raise ValueError(f"a token of {len(token)} bytes; at most {MAX_TOKEN_BYTES} are accepted")
-        return token
+        return sign_token(
+            self._key,
+            kid=self.kid,
+            issuer=self.issuer,
+            audience=self.audience,
+            issued_at=int(self._clock.now()),
+            client_id=client_id,
+            scope=scope,
+            ttl_seconds=ttl_seconds,
+            claims=claims,
+            subject=subject,
+        )
+
+
+def sign_token(
+    key: EllipticCurvePrivateKey,
+    *,
+    kid: str,
+    issuer: str,
+    audience: str,
+    issued_at: int,
+    client_id: str,
+    scope: str,
+    ttl_seconds: int,
+    claims: Mapping[str, Any] | None = None,
+    subject: str | None = None,
+) -> str:
+    """A signed RFC 9068 access token; see ``DevelopmentIssuer.mint`` for what raises ValueError."""
+    extra = dict(claims or {})
+    taken = sorted(RESERVED_CLAIMS.intersection(extra))
+    if taken:
+        raise ValueError(f"claim {', '.join(taken)} is set by the issuer and cannot be given")
+    if ttl_seconds <= 0:
+        raise ValueError(f"a lifetime of {ttl_seconds} seconds; it has to be positive")
+    if not (scope.isascii() and scope.isprintable()):
+        raise ValueError(f"scope {scope!r} is not a list of ASCII names separated by spaces")
+    payload = extra | {
+        "iss": issuer,
+        "aud": audience,
+        "sub": _checked("subject", client_id if subject is None else subject),
+        "client_id": _checked("client_id", client_id),
+        "jti": secrets.token_urlsafe(16),
+        "iat": issued_at,
+        "exp": issued_at + ttl_seconds,
+        "scope": scope,
+    }
+    try:
+        decode_object(json.dumps(payload, allow_nan=False).encode("utf-8"))
+    except Malformed as error:
+        raise ValueError(f"claims that no token can hold: {error} (depth at most {MAX_JSON_DEPTH})") from None
+    except (TypeError, RecursionError):
+        raise ValueError("claims that are not JSON") from None
+    token = jwt.encode(payload, key, algorithm=ALGORITHM, headers={"typ": "at+jwt", "kid": kid})
+    if len(token) > MAX_TOKEN_BYTES:
+        raise ValueError(f"a token of {len(token)} bytes; at most {MAX_TOKEN_BYTES} are accepted")
+    return token
 
 
 def _checked(name: str, value: str) -> str:
@@ -168,7 +195,8 @@ def _load(path: Path) -> EllipticCurvePrivateKey:
     return key
 
 
-def _public_jwk(key: EllipticCurvePrivateKey) -> dict[str, str]:
+def public_jwk(key: EllipticCurvePrivateKey) -> dict[str, str]:
+    """The public half as it is published, named by its RFC 7638 thumbprint."""
     jwk = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
     # RFC 7638: the required members only, in this order, no spaces.
     digest = hashlib.sha256(json.dumps(jwk, sort_keys=True, separators=(",", ":")).encode("utf-8")).digest()

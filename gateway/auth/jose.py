@@ -9,6 +9,7 @@ from __future__ import annotations
 import binascii
 import json
 import re
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -68,28 +69,23 @@ def _decode_plain(data: bytes) -> dict[str, Any] | None:
         document = _PLAIN.decode(data)
     except (msgspec.MsgspecError, ValueError):
         return None
-    if type(document) is not dict or data.count(b'"') != 2 * _strings(document):
+    if type(document) is not dict or data.count(b'"') != 2 * (len(document) + _strings(document.values())):
         return None
     return document
 
 
-def _strings(document: dict[str, Any]) -> int:
-    """How many strings, names among them, a document holds."""
-    count = len(document)
-    for value in document.values():
+def _strings(values: Iterable[Any]) -> int:
+    """How many strings, names among them, there are in all values together."""
+    count = 0
+    for value in values:
         kind = type(value)
         if kind is str:
             count += 1
-        elif kind is dict:
-            count += _strings(value)
         elif kind is list:
-            count += _strings_in_list(value)
+            count += _strings(value)
+        elif kind is dict:
+            count += len(value) + _strings(value.values())
     return count
-
-
-def _strings_in_list(values: list[Any]) -> int:
-    # A list is an object whose members have names that are not in the text.
-    return _strings(dict(enumerate(values))) - len(values)  # type: ignore[arg-type]
 
 
 def _decode_any(data: bytes) -> dict[str, Any]:

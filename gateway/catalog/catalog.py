@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from zoneinfo import ZoneInfo
 
-from gateway.model import Application, Entitlement, Plan, Product, Tenant
+from gateway.model import Application, Entitlement, Masks, Plan, Product, Tenant
 
 Key = tuple[str, ...]
 """Names an object over files, database and diffs: its kind, then its names. ``("application", issuer, client_id)``."""
@@ -16,13 +16,15 @@ Key = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """An entitlement resolved: the plan and streams behind it, its dates as epoch seconds, half-open."""
+    """An entitlement resolved: the plan and streams behind it, what it hides of them by stream, its dates as epoch
+    seconds, half-open."""
 
     entitlement: Entitlement
     plan: Plan
     streams: frozenset[str]
     starts_at: float
     ends_at: float
+    masks: Mapping[str, Masks] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Catalog:
         sorted_plans = tuple(sorted(plans, key=lambda plan: (plan.name, plan.revision)))
         sorted_tenants = tuple(sorted(map(_sorted_tenant, tenants), key=lambda tenant: tenant.name))
         latest = {plan.name: plan for plan in sorted_plans}
-        streams = {product.name: frozenset(product.streams) for product in sorted_products}
+        holds = {product.name: (frozenset(product.streams), product.masks) for product in sorted_products}
         applications = {
             (issuer, application.client_id): (tenant, application)
             for tenant in sorted_tenants
@@ -86,7 +88,7 @@ class Catalog:
             places=dict(places or {}),
             _index=_Index(
                 applications=applications,
-                rights={tenant.name: _rights(tenant, latest, streams) for tenant in sorted_tenants},
+                rights={tenant.name: _rights(tenant, latest, holds) for tenant in sorted_tenants},
                 tenants={tenant.name: tenant for tenant in sorted_tenants},
                 plans=latest,
                 origins=frozenset(
@@ -143,18 +145,21 @@ def _sorted_tenant(tenant: Tenant) -> Tenant:
     )
 
 
-def _rights(tenant: Tenant, plans: Mapping[str, Plan], streams: Mapping[str, frozenset[str]]) -> tuple[Right, ...]:
+def _rights(
+    tenant: Tenant, plans: Mapping[str, Plan], holds: Mapping[str, tuple[frozenset[str], Mapping[str, Masks]]]
+) -> tuple[Right, ...]:
     zone = ZoneInfo(tenant.time_zone)
     return tuple(
         Right(
             entitlement=entitlement,
             plan=plans[entitlement.plan],
-            streams=streams[entitlement.product],
+            streams=holds[entitlement.product][0],
+            masks=holds[entitlement.product][1],
             starts_at=_midnight(entitlement.start, zone),
             ends_at=_midnight(entitlement.end, zone) if entitlement.end is not None else math.inf,
         )
         for entitlement in tenant.entitlements
-        if entitlement.plan in plans and entitlement.product in streams
+        if entitlement.plan in plans and entitlement.product in holds
     )
 
 

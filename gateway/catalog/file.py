@@ -13,6 +13,7 @@ from zoneinfo import available_timezones
 
 from gateway.catalog.catalog import Catalog, Key
 from gateway.catalog.exposure import NAME, NAME_ALLOWED
+from gateway.catalog.masks import read_masks
 from gateway.catalog.pricing_terms import KEYS as PRICING_KEYS
 from gateway.catalog.pricing_terms import parse_pricing
 from gateway.catalog.problems import Problems
@@ -127,11 +128,9 @@ class _Reading:
         self.places.update({(*key, item.value): item.place for item in listed if isinstance(item.value, str)})
         if node is not None and node.value == ():
             section.refuse("streams", allowed="at least one stream")
-        if "masks" in section:
-            # Going on without the mask would deliver the very fields that it was written to hide.
-            what = f"{section.path('masks')} is not supported by this version"
-            self.problems.add(section.place("masks"), what, allowed="no masks; leave fields out by the projection")
-        self.products.append(Product(name, section.text("title"), streams))
+        masks, places = read_masks(section, streams=streams)
+        self.places.update({(*key, "masks", *member): place for member, place in places.items()})
+        self.products.append(Product(name, section.text("title"), streams, masks))
 
     def _plan(self, section: Section, name: str) -> None:
         revision = section.whole("revision", low=1, high=1_000_000)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.model import Contract, FilterField, Plan
+from gateway.model import Contract, FilterField, Masks, Plan
+from gateway.subscription.mask import hides
 
 _PATHS = {"sse": "sse", "ws": "ws", "pull": "records", "ndjson": "ndjson"}
 
 
-def partner_entry(contract: Contract, plan: Plan, base_url: str) -> dict[str, Any]:
+def partner_entry(contract: Contract, plan: Plan, base_url: str, *, masks: Masks = ()) -> dict[str, Any]:
     """What a partner entitled at ``plan`` may know of a stream; ``base_url`` is the gateway's public URL.
 
-    Never topic, cluster, owner, the values of a row filter, or a field that the projection leaves out.
+    Never topic, cluster, owner, the values of a row filter, or a field that the projection leaves out or a mask hides.
     """
     base = base_url.rstrip("/")
     stream = f"{base}/v1/streams/{contract.stream}"
@@ -23,7 +24,7 @@ def partner_entry(contract: Contract, plan: Plan, base_url: str) -> dict[str, An
         "lifecycle": contract.lifecycle,
         "description": contract.description,
         "transports": list(contract.transports),
-        "filters": [{"name": one.name, "type": one.type} for one in visible_filters(contract)],
+        "filters": [{"name": one.name, "type": one.type} for one in visible_filters(contract, masks)],
         "scopes": list(contract.scopes),
         "row_filtered": contract.row_filter is not None,
         "limits": {name: _copy(limit) for name, limit in sorted(plan.limits.items())},
@@ -44,14 +45,15 @@ def partner_entry(contract: Contract, plan: Plan, base_url: str) -> dict[str, An
     return entry
 
 
-def visible_filters(contract: Contract) -> tuple[FilterField, ...]:
-    """The filters on fields that partners get to see; a row filter's field may be hidden from them."""
+def visible_filters(contract: Contract, masks: Masks = ()) -> tuple[FilterField, ...]:
+    """The filters on fields that partners under these masks get to see; a row filter's field may be hidden."""
     projection = contract.projection
+    shown = tuple(one for one in contract.filters if not hides(masks, one.pointer))
     if projection is None:
-        return contract.filters
+        return shown
     return tuple(
         one
-        for one in contract.filters
+        for one in shown
         if any(one.pointer == pointer or one.pointer.startswith(pointer + "/") for pointer in projection)
     )
 

@@ -8,6 +8,7 @@ from datetime import date
 from typing import Any, Literal
 
 from gateway.catalog.catalog import Catalog, Key
+from gateway.catalog.masks import masks_of, plain_masks
 from gateway.catalog.problems import problem_line
 from gateway.catalog.validation import application_key, catalog_problems, entitlement_key
 from gateway.model import Application, Entitlement, Plan, Product, Tenant
@@ -31,7 +32,11 @@ def objects_of(catalog: Catalog) -> dict[Key, Fields]:
     """Every object of a catalog by key, its fields as plain data."""
     found: dict[Key, Fields] = {}
     for product in catalog.products:
-        found["product", product.name] = {"title": product.title, "streams": list(product.streams)}
+        found["product", product.name] = {
+            "title": product.title,
+            "streams": list(product.streams),
+            "masks": plain_masks(product.masks),
+        }
     for plan in catalog.plans:
         found["plan", plan.name, str(plan.revision)] = {
             "title": plan.title,
@@ -79,7 +84,8 @@ def catalog_of(
         fields = one.fields
         match key:
             case ("product", name):
-                products.append(Product(name, fields["title"], tuple(fields["streams"])))
+                masks = masks_of(fields["masks"])
+                products.append(Product(name, fields["title"], tuple(fields["streams"]), masks))
             case ("plan", name, revision):
                 plans.append(
                     Plan(name, int(revision), fields["title"], fields["currency"], fields["limits"], fields["pricing"])

@@ -37,6 +37,7 @@ OBJECTS: dict[str, sa.Table] = {
         sa.Column("name", sa.String(63), primary_key=True),
         sa.Column("title", sa.Text, nullable=False),
         sa.Column("streams", _Json, nullable=False),
+        sa.Column("masks", _Json, nullable=False, server_default="{}"),
     ),
     "plan": _table(
         "plans",
@@ -121,4 +122,19 @@ AUDIT = sa.Table(
     sa.Column("target", sa.Text, nullable=False),
     sa.Column("before", _Json, nullable=False),
     sa.Column("after", _Json, nullable=False),
+)
+SIGNING_KEYS = sa.Table(
+    "signing_keys",
+    METADATA,
+    sa.Column("kid", sa.String(64), primary_key=True),
+    sa.Column("signs_from", sa.BigInteger, nullable=False),
+    sa.Column("sealed", sa.Text, nullable=False),
+)
+CLIENT_SECRETS = sa.Table(
+    "client_secrets",
+    METADATA,
+    sa.Column("id", sa.String(16), primary_key=True),
+    sa.Column("client_id", sa.String(255), nullable=False),
+    sa.Column("made_at", sa.BigInteger, nullable=False),
+    sa.Column("hash", sa.String(255), nullable=False),
 )

@@ -1,15 +1,16 @@
-"""Rules between the catalog's objects: references, uniqueness, dates that overlap, one plan a stream and tenant."""
+"""Rules between the catalog's objects: references, uniqueness, dates that overlap, one plan and masks a stream."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
 from gateway.catalog.catalog import Catalog, Key
+from gateway.catalog.masks import check_masks, spell_masks
 from gateway.catalog.problems import Problems
 from gateway.errors import ConfigurationProblems
-from gateway.model import Application, Entitlement, Tenant
+from gateway.model import Application, Entitlement, Masks, Tenant
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ def catalog_problems(
     products = sorted({product.name for product in catalog.products} | set(known.products))
     plans = sorted({plan.name for plan in catalog.plans} | set(known.plans))
     streams_of = {product.name: product.streams for product in catalog.products}
+    masks_of = {product.name: product.masks for product in catalog.products}
     for tenant in catalog.tenants:
         for entitlement in tenant.entitlements:
             key = entitlement_key(entitlement)
@@ -66,7 +68,7 @@ def catalog_problems(
                 place = _place(catalog, key, "plan")
                 problems.add(place, f"tenant {tenant.name}: plan", got=entitlement.plan, choices=plans)
         _check_overlaps(catalog, tenant, problems)
-        _check_one_plan_a_stream(catalog, tenant, streams_of, problems)
+        _check_one_right_a_stream(catalog, tenant, streams_of, masks_of, problems)
     _check_applications(catalog, issuers, problems)
     return problems.lines
 
@@ -80,6 +82,8 @@ def _check_products(catalog: Catalog, contracts: Collection[str] | None, problem
                 place = _place(catalog, ("product", product.name), stream)
                 what = f"product {product.name}: no contract for the stream"
                 problems.add(place, what, got=stream, choices=sorted(contracts))
+    if isinstance(contracts, Mapping):
+        check_masks(catalog, contracts, problems)
 
 
 def _check_overlaps(catalog: Catalog, tenant: Tenant, problems: Problems) -> None:
@@ -93,9 +97,14 @@ def _check_overlaps(catalog: Catalog, tenant: Tenant, problems: Problems) -> Non
             problems.add(place, what, got=later.start, allowed="dates apart, each from the day the other ends")
 
 
-def _check_one_plan_a_stream(
-    catalog: Catalog, tenant: Tenant, streams_of: dict[str, tuple[str, ...]], problems: Problems
+def _check_one_right_a_stream(
+    catalog: Catalog,
+    tenant: Tenant,
+    streams_of: Mapping[str, tuple[str, ...]],
+    masks_of: Mapping[str, Mapping[str, Masks]],
+    problems: Problems,
 ) -> None:
+    """One plan and the same masks: of two, nobody could say which one holds."""
     by_stream: dict[str, list[Entitlement]] = {}
     for entitlement in tenant.entitlements:
         for stream in streams_of.get(entitlement.product, ()):
@@ -109,6 +118,14 @@ def _check_one_plan_a_stream(
                     f" {earlier.product} at {earlier.plan} and {later.product} at {later.plan}"
                 )
                 problems.add(place, what, got=later.plan, allowed=f"one plan a stream, here {earlier.plan}")
+            first, second = (masks_of[one.product].get(stream, ()) for one in (earlier, later))
+            if first != second:
+                place = _place(catalog, entitlement_key(later), "product", other=entitlement_key(earlier))
+                what = (
+                    f"tenant {tenant.name}: stream {stream} under two different masks,"
+                    f" {spell_masks(first)} by {earlier.product} and {spell_masks(second)} by {later.product}"
+                )
+                problems.add(place, what, got=later.product, allowed="the same masks in both products, or dates apart")
 
 
 def _overlapping(entitlements: Iterable[Entitlement]) -> list[tuple[Entitlement, Entitlement]]:

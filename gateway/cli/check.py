@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gateway.catalog.catalog import Catalog
     from gateway.catalog.contracts import Contracts
     from gateway.config import Settings
-    from gateway.config.settings import IssuerSettings
+    from gateway.config.auth import IssuerSettings
     from gateway.database.database import Database
     from gateway.kafka.cluster import KafkaCluster
     from gateway.kafka.offsets import Offsets

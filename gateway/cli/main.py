@@ -10,11 +10,13 @@ from typing import Any
 import click
 
 from gateway import __version__
+from gateway.cli.access import access
 from gateway.cli.apply import apply
 from gateway.cli.check import check
 from gateway.cli.contracts import contracts
 from gateway.cli.db import db
 from gateway.cli.demo import demo
+from gateway.cli.issuer import client_secrets, keys
 from gateway.cli.serve import serve
 from gateway.cli.tail import tail
 from gateway.cli.token import token
@@ -72,5 +74,5 @@ def main(*, debug: bool) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-for _command in (serve, demo, check, contracts, apply, db, token, tail):
+for _command in (serve, demo, check, contracts, apply, access, db, token, client_secrets, keys, tail):
     main.add_command(_command)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gateway.clock import Clock
-from gateway.config.settings import MAIN_CLUSTER, ClusterSettings, IssuerSettings, Settings
+from gateway.config.auth import IssuerSettings
+from gateway.config.settings import MAIN_CLUSTER, ClusterSettings, Settings
 from gateway.database.database import Bounds, Database
 from gateway.errors import ConfigurationProblems
 from gateway.kafka.cluster import ClusterSettings as KafkaClusterSettings
@@ -18,6 +19,7 @@ from gateway.kafka.tls import TlsFiles
 if TYPE_CHECKING:
     from gateway.auth.address import HttpAddress
     from gateway.auth.apart import Apart
+    from gateway.auth.issuer_store import IssuerStore
 
 
 def kafka_clusters(settings: Settings, *, clock: Clock) -> Mapping[str, KafkaCluster]:
@@ -75,6 +77,17 @@ def jwks_address(issuer: IssuerSettings, settings: Settings, *, apart: Apart) ->
         raise ValueError(f"issuer {issuer.name} has no jwks_url")
     timeout_seconds = settings.auth.jwks.timeout_seconds
     return HttpAddress(issuer.jwks_url, apart=apart, ca_file=issuer.jwks_ca_file, timeout_seconds=timeout_seconds)
+
+
+def issuer_store(settings: Settings, database: Database) -> IssuerStore | None:
+    """Where the built-in issuer keeps keys and secrets; None where it has no token endpoint."""
+    from gateway.auth.issuer_store import PURPOSE, IssuerStore
+    from gateway.auth.sealing import Sealer
+
+    builtin = settings.auth.builtin
+    if not builtin.token_endpoint:
+        return None
+    return IssuerStore(database, Sealer([key.get_secret_value() for key in builtin.sealing_keys], purpose=PURPOSE))
 
 
 def database(settings: Settings) -> Database:

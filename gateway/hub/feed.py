@@ -11,6 +11,7 @@ from typing import Protocol
 
 from gateway.hub.log import TopicLog
 from gateway.hub.past import Past
+from gateway.hub.prefill import Prefill
 from gateway.hub.pump import Pump, Pumped
 from gateway.hub.view import Route, ValueIndex
 from gateway.hub.views import Views
@@ -52,6 +53,7 @@ class TopicFeed:
         self._listeners: dict[Pumped, None] = {}
         self._routes: dict[int, _Waiting] = {}
         self._flushed = 0
+        self._prefill = Prefill()
 
     # ---- the Kafka reader's side ---------------------------------------------------------------------------------
 
@@ -60,6 +62,7 @@ class TopicFeed:
         for waiting in self._routes.values():
             # Who rests for a value has not been moved for a while; what is lost now is lost from here on.
             waiting.settle(self.log.head)
+        self._prefill = Prefill()
         self.log.restart(vector)
         for waiting in self._routes.values():
             waiting.wake_all(self._pump.ready)
@@ -68,7 +71,10 @@ class TopicFeed:
         self._on_other_history(self)
 
     def append(self, partition: int, records: Sequence[Record], position: int) -> None:
-        self.log.append(partition, records, position)
+        if self.is_live.is_set():
+            self.log.append(partition, records, position)
+        else:
+            self._prefill.add(partition, records, position)
         if records:
             self.head_millis = records[-1].timestamp
 
@@ -89,6 +95,7 @@ class TopicFeed:
 
     def live(self) -> None:
         self.down_reason = None
+        self._prefill.pour(self.log)
         self.is_live.set()
         self.flush()
 

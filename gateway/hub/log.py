@@ -107,10 +107,21 @@ class TopicLog:
 
         ``records`` may be empty: control records and aborted transactions move the vector alone.
         """
+        self.extend(records)
         vector = self._vector
         if partition >= len(vector):
             vector.extend([0] * (partition + 1 - len(vector)))
+        vector[partition] = max(vector[partition], position)
+        self._head_vector = None
+
+    def extend(self, records: Sequence[Record]) -> None:
+        """Add records of any partitions, each in order."""
+        vector = self._vector
         for record in records:
+            partition = record.partition
+            if partition >= len(vector):
+                vector.extend([0] * (partition + 1 - len(vector)))
+            # Before the record is in: a page begins at the vector before its first one.
             page = self._room()
             page.records.append(record)
             page.trail.partitions.append(partition)
@@ -120,7 +131,6 @@ class TopicLog:
             page.bytes += size
             self.bytes += size
             self.head += 1
-        vector[partition] = max(vector[partition], position)
         self._head_vector = None
         self._trim()
 

@@ -6,17 +6,16 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Iterable
-from itertools import groupby
-from operator import attrgetter
 from typing import Final, NamedTuple, Protocol
 
 from gateway.errors import GatewayError, Internal, Unavailable
 from gateway.hub.log import TopicLog
+from gateway.hub.prefill import by_time
 from gateway.hub.view import SLICE_BYTES
 from gateway.hub.views import Views
 from gateway.kafka.faults import OutOfRange
 from gateway.kafka.replay import Replayed
-from gateway.model import Vector
+from gateway.model import Record, Vector
 
 log = logging.getLogger("gateway.hub")
 NEAR_RECORDS: Final = 2000
@@ -191,9 +190,10 @@ class Track:
     def _append(self, read: Replayed) -> int:
         """Returns the index of the first record that is new."""
         fresh = self.log.head
-        for partition, run in groupby(read.records, key=attrgetter("partition")):
-            records = list(run)
-            self.log.append(partition, records, records[-1].next)
+        runs: dict[int, list[Record]] = {}
+        for record in read.records:
+            runs.setdefault(record.partition, []).append(record)
+        self.log.extend(by_time(runs.values()))
         for partition, position in enumerate(read.vector):
             self.log.append(partition, (), position)
         return fresh

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import OffsetOutOfRangeError
@@ -16,6 +17,9 @@ from gateway.model import Record, Vector
 
 PROGRESS_SECONDS = 5.0
 """How long a slice waits for its first progress before the consumer counts as stuck."""
+
+MOST_SHARING = 64
+"""With more partitions than this, asking for each of them costs more than what they give."""
 
 _POLL_MS = 100
 _FIRST_GUESS_BYTES = 512.0
@@ -139,9 +143,13 @@ class SliceReader:
         while reading and len(records) < max_records and left_bytes > 0:
             room = max(1, min(max_records - len(records), int(left_bytes / self._record_bytes)))
             try:
-                # Waits only while there is nothing to give. Its own timeout and never wait_for: what a cancelled
-                # getmany has taken is gone.
-                fetched = await consumer.getmany(*reading, timeout_ms=0 if records else _POLL_MS, max_records=room)
+                fetched: dict[TopicPartition, list[Any]] = {}
+                for tp, share in _shares(reading, vector, stretch.until, room=room):
+                    fetched |= await consumer.getmany(tp, timeout_ms=0, max_records=share)
+                if not fetched:
+                    # Waits only while there is nothing to give. Its own timeout and never wait_for: what a cancelled
+                    # getmany has taken is gone.
+                    fetched = await consumer.getmany(*reading, timeout_ms=0 if records else _POLL_MS, max_records=room)
                 positions = [await consumer.position(tp) for tp in reading]
             except OffsetOutOfRangeError:
                 raise
@@ -195,3 +203,22 @@ class SliceReader:
             if run and run[-1].next != end:
                 run[-1] = with_next(run[-1], end)
         return run
+
+
+def _shares(
+    reading: Sequence[TopicPartition], vector: Sequence[int], until: Vector, *, room: int
+) -> list[tuple[TopicPartition, int]]:
+    """How many records to take of each partition: in proportion to what is left of it, so that all come to their ends
+    together. All of one and then all of the next would give records of very different times side by side."""
+    if len(reading) > MOST_SHARING:
+        return []
+    left = [until[tp.partition] - vector[tp.partition] for tp in reading]
+    total = sum(left)
+    shares = []
+    for tp, one in zip(reading, left, strict=True):
+        share = min(room, max(1, room * one // total))
+        total -= one
+        room -= share
+        if share:
+            shares.append((tp, share))
+    return shares

@@ -13,6 +13,7 @@ from gateway.cursor import CursorCodec, CursorWriter
 from gateway.hub.view import Block, Gap
 from gateway.model import UNREADABLE, Contract, Record, Vector
 from gateway.subscription.envelope import FramingName, envelope_of
+from gateway.subscription.mask import Mask
 from gateway.subscription.payload import Undecodable, json_text
 from gateway.subscription.projection import Projection
 from gateway.subscription.shape import Shape
@@ -135,6 +136,7 @@ class RecordEncoder:
         self._envelope = envelope_of(shape.envelope, contract, framing.name, stream_url=stream_url)
         self._is_json = contract.is_json
         self._projection = None if shape.projection is None else Projection(shape.projection)
+        self._mask = Mask(shape.masks) if shape.masks else None
         self._key_exposed = contract.key_exposed
         self._headers = contract.headers
 
@@ -212,6 +214,8 @@ class RecordEncoder:
         text = json_text(value)
         if self._projection is not None:
             text = self._projection.apply(text)
+        if self._mask is not None:
+            text = self._mask.apply(text)
         return text, len(text)
 
     def _exposed(self, headers: tuple[tuple[str, bytes], ...]) -> bytes:

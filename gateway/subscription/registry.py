@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import secrets
 from collections import Counter
@@ -27,11 +28,16 @@ from gateway.subscription.opening import Opening
 from gateway.subscription.reading import AHEAD_RECORDS, REPLAY_RECORDS, Reading
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.selector import FieldIndex, selector
-from gateway.subscription.shape import Shape, shape_of
+from gateway.subscription.shape import Shape, offered, shape_of
 from gateway.subscription.subscription import Outlet, Subscription
 from gateway.subscription.wheel import TimerWheel
 
-DRAIN_BATCH: Final = 100
+DRAIN_PER_SECOND: Final = 250
+"""So many goodbyes, and more only where the time would not do."""
+
+DRAIN_SHARE: Final = 0.8
+"""The part of the given time that they are spread over: a busy loop takes its turns late."""
+
 DRAIN_PAUSE_SECONDS: Final = 0.05
 CHOOSY_RECORDS: Final = 1000
 MAX_VIEWS_PER_TOPIC: Final = 4096
@@ -174,7 +180,8 @@ class Registry:
     def _encoder(self, feed: TopicFeed, contract: Contract, shape: Shape, framing: Framing) -> RecordEncoder:
         """One for all views that differ only in what they choose; it is gone with the last of them."""
         # Who is found holds both objects, so that their ids are nobody else's.
-        key = (id(contract), id(feed.identity), shape.projection, shape.envelope, shape.shard, framing.name)
+        what = (shape.projection, shape.masks, shape.envelope, shape.shard)
+        key = (id(contract), id(feed.identity), what, framing.name)
         found = self._encoders.get(key)
         if found is None:
             found = self._encoders[key] = RecordEncoder(
@@ -194,7 +201,7 @@ class Registry:
         What the contract offers is one view for everybody; filters, fields and other envelopes make views that cost
         memory and work of their own.
         """
-        if shape == Shape(grant.contract.projection, shard=shape.shard):
+        if shape == offered(grant.contract, grant.masks, shard=shape.shard):
             return
         if opening.feed.view_count() >= MAX_VIEWS_PER_TOPIC:
             raise TooManyViews(f"This stream is read in {MAX_VIEWS_PER_TOPIC} different shapes here already.")
@@ -288,11 +295,16 @@ class Registry:
         """
         contract, read, feed = grant.contract, self._reads[subscription.session], subscription.feed
         before = subscription.grant
-        if contract is not before.contract or grant.tenant != before.tenant:
+        if contract is not before.contract or grant.tenant != before.tenant or grant.masks != before.masks:
             if (contract.cluster, contract.topic) != (before.contract.cluster, before.contract.topic):
                 raise Unavailable("The stream's source has changed.", retry_after_ms=_retry_ms())
-            filters = visible_filters(contract)
-            shape = shape_of(contract, read.request, transport=subscription.transport, filters=filters)
+            shape = shape_of(
+                contract,
+                read.request,
+                transport=subscription.transport,
+                filters=visible_filters(contract, grant.masks),
+                masks=grant.masks,
+            )
         else:
             shape = read.shape
         if contract is before.contract and (shape, grant.rows) == (read.shape, before.rows):
@@ -321,11 +333,18 @@ class Registry:
         for subscription in [one for one in self._sessions.values() if one.feed is feed]:
             subscription.end(_over(reason))
 
-    async def drain(self) -> None:
-        """Say goodbye to every stream, some at a time; no new ones are let in from now on."""
+    async def drain(self, *, within_seconds: float = 10.0) -> None:
+        """Say goodbye to every stream, evenly over the time that so many need; no new ones are let in from now on.
+
+        The nodes that they go to get them at that pace, and not all at once.
+        """
         self.draining.set()
+        needed_seconds = len(self._sessions) / DRAIN_PER_SECOND
+        turns = math.ceil(min(needed_seconds, within_seconds * DRAIN_SHARE) / DRAIN_PAUSE_SECONDS)
         while self._sessions:
-            for subscription in list(self._sessions.values())[:DRAIN_BATCH]:
+            batch = math.ceil(len(self._sessions) / max(1, turns))
+            turns -= 1
+            for subscription in list(self._sessions.values())[:batch]:
                 subscription.end(_draining())
             await asyncio.sleep(DRAIN_PAUSE_SECONDS)
 

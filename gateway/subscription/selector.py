@@ -129,7 +129,7 @@ class FieldIndex:
                 before = places.get(key)
                 if before is None:
                     places[key] = at
-                elif type(before) is int:
+                elif isinstance(before, int):
                     places[key] = [before, at]
                 else:
                     before.append(at)
@@ -169,7 +169,7 @@ class _Equality:
             if places is None:
                 continue
             runs += 1
-            if type(places) is not int:
+            if isinstance(places, list):
                 found += places[bisect_left(places, a) : bisect_left(places, b)]
             elif a <= places < b:
                 found.append(places)

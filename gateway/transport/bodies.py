@@ -13,15 +13,21 @@ from gateway.errors import BadRequest, PayloadTooLarge
 MAX_BODY_BYTES: Final = 64 * 1024
 
 
-async def read_object(request: Request, allowed: Collection[str]) -> dict[str, Any]:
-    """The request's body. Raises BadRequest and PayloadTooLarge."""
+async def read_body(request: Request) -> bytes:
+    """The request's body, whole. Raises PayloadTooLarge."""
     data = bytearray()
     async for piece in request.stream():
         data += piece
         if len(data) > MAX_BODY_BYTES:
             raise PayloadTooLarge(f"A body has at most {MAX_BODY_BYTES} bytes.")
+    return bytes(data)
+
+
+async def read_object(request: Request, allowed: Collection[str]) -> dict[str, Any]:
+    """The request's body as JSON. Raises BadRequest and PayloadTooLarge."""
+    data = await read_body(request)
     try:
-        body = decode_object(bytes(data))
+        body = decode_object(data)
     except Malformed:
         raise BadRequest("The body is not one JSON object with each member once.") from None
     for name in body:

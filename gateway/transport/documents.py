@@ -7,7 +7,7 @@ import hashlib
 import re
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -15,7 +15,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.policy import member
 from gateway.catalog.documents.asyncapi import asyncapi_document
 from gateway.catalog.documents.offer import Audience, public_audience, tenant_audience
-from gateway.catalog.documents.openapi import openapi_document
+from gateway.catalog.documents.openapi import openapi_document, openapi_document_with_tokens
 from gateway.catalog.documents.spelling import spell_json, spell_yaml
 from gateway.subscription.request import parse_nothing
 from gateway.transport.gate import Gate
@@ -43,6 +43,8 @@ KINDS: Final = (
     Kind("/asyncapi.yaml", asyncapi_document, spell_yaml, "application/yaml"),
     Kind("/openapi.json", openapi_document, spell_json, "application/json"),
 )
+_WITH_TOKENS: Final = {"/openapi.json": openapi_document_with_tokens}
+"""What is built instead where we give tokens away ourselves: the same for the life of a process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,8 @@ def serve_document(kind: Kind, store: DocumentStore) -> Callable[[Gate, Scope, R
         audience = await _audience(gate, scope)
         parse_nothing(scope["query_string"])
         contracts = gate.snapshot().contracts
-        document = await store.document(kind, audience, contracts_digest=contracts.digest, public_url=gate.public_url())
+        told = kind if gate.authority is None else replace(kind, build=_WITH_TOKENS.get(kind.path, kind.build))
+        document = await store.document(told, audience, contracts_digest=contracts.digest, public_url=gate.public_url())
         headers = [
             (b"etag", document.etag.encode("ascii")),
             # A tenant's is for its own eyes and asked for anew each time: entitlements begin and end.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from starlette.types import Scope
 
+from gateway.auth.authority import Authority
 from gateway.auth.policy import decide, member
 from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Tickets
@@ -73,8 +74,11 @@ class Gate:
         counters: Counters,
         clock: Clock,
         public_url: Callable[[], str],
+        authority: Authority | None = None,
     ) -> None:
+        """``authority`` None: we give no tokens away ourselves."""
         self.snapshot = snapshot
+        self.authority = authority
         self.registry = registry
         self.sessions = sessions
         self.tickets = tickets
@@ -159,8 +163,8 @@ class Gate:
             contract = self.snapshot().contracts.get(stream)
             grant = decide(principal, contract, self.snapshot().catalog, transport=transport, now=self._clock.now())
             request = parse_read(scope["query_string"], transport=transport, last_event_id=_last_event_id(scope))
-            filters = visible_filters(grant.contract)
-            shape = shape_of(grant.contract, request, transport=transport, filters=filters)
+            filters = visible_filters(grant.contract, grant.masks)
+            shape = shape_of(grant.contract, request, transport=transport, filters=filters, masks=grant.masks)
         except GatewayError as error:
             self.counters.count_open(stream if contract else None, protocol=transport, outcome=error.code)
             raise
@@ -190,7 +194,7 @@ class Gate:
         """For what was waited for: raises what a new request would meet, Unavailable where it would be served other
         records."""
         now = self.grant(grant.principal, grant.contract.stream, transport)
-        if now.contract is not grant.contract or now.rows != grant.rows:
+        if now.contract is not grant.contract or (now.rows, now.masks) != (grant.rows, grant.masks):
             raise Unavailable("Your access has changed while this request waited.", retry_after_ms=0)
 
     @contextmanager

@@ -10,10 +10,10 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.auth.policy import readable
 from gateway.catalog.listing import partner_entry
-from gateway.errors import MethodNotAllowed, UpgradeRequired
+from gateway.errors import MethodNotAllowed, NotFound, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
-from gateway.transport import ndjson, pull, resource, sessions, sse, tickets, ws
+from gateway.transport import ndjson, oauth, pull, resource, sessions, sse, tickets, ws
 from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
@@ -32,6 +32,9 @@ def routes(gate: Gate) -> list[BaseRoute]:
     documents = DocumentStore()
     return [
         Route(resource.PATH, _Only(gate, resource.serve)),
+        Route(oauth.METADATA_PATH, _Issuing(gate, oauth.metadata)),
+        Route(oauth.JWKS_PATH, _Issuing(gate, oauth.jwks)),
+        Route(oauth.TOKEN_PATH, _Issuing(gate, oauth.token, method="POST")),
         Route("/v1/streams", _Only(gate, _list)),
         Route(stream, _Only(gate, _negotiated)),
         *[Route(f"{stream}/{suffix}", _Only(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
@@ -55,6 +58,15 @@ class _Only:
         if scope["method"] != self._method:
             raise MethodNotAllowed(f"This address knows {self._method} only.", headers={"Allow": self._method})
         return self._serve(self._gate, scope, receive, send)
+
+
+class _Issuing(_Only):
+    """An address that is there only where the gateway itself gives tokens away."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if self._gate.authority is None:
+            raise NotFound
+        return super().__call__(scope, receive, send)
 
 
 class _Upgrade:
@@ -95,7 +107,7 @@ async def _list(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     # By name, so the name of the last one is where the next page goes on.
     rest = [one for one in found if one.contract.stream > after]
     page: dict[str, object] = {
-        "streams": [partner_entry(one.contract, one.plan, gate.public_url()) for one in rest[:limit]]
+        "streams": [partner_entry(one.contract, one.plan, gate.public_url(), masks=one.masks) for one in rest[:limit]]
     }
     if len(rest) > limit:
         page["next"] = rest[limit - 1].contract.stream

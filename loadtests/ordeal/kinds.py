@@ -24,13 +24,17 @@ NODE_BAR_SECONDS = 3.0
 class Kind:
     """One fault.
 
-    ``bar_seconds``: the longest that a record may take to a reader meanwhile, from its producer; None without one.
-    ``gaps``: whether a gap must be told. ``inflict`` breaks and mends; what it waits for in vain raises NotInTime.
+    ``bar_seconds``: the longest that a record may take to a reader meanwhile; None without one. It counts from the
+    producer where ``kafka_too``, as Kafka itself is what broke, else from Kafka's acknowledgement.
+    ``gaps``, ``resumes``: whether somebody must be told of a gap, must come back; else it reached nobody. ``inflict``
+    breaks and mends; what it waits for in vain raises NotInTime.
     """
 
     what: str
     bar_seconds: float | None = None
+    kafka_too = False
     gaps = False
+    resumes = False
 
     async def inflict(self, stage: Stage) -> None:
         raise NotImplementedError
@@ -39,6 +43,7 @@ class Kind:
 class BrokerKilled(Kind):
     what = "SIGKILL of the broker that leads a partition, and its return"
     bar_seconds = BROKER_BAR_SECONDS
+    kafka_too = True
 
     async def inflict(self, stage: Stage) -> None:
         leader = await stage.leader()
@@ -50,14 +55,15 @@ class BrokerKilled(Kind):
 
 
 class BrokerFrozen(Kind):
-    what = "SIGSTOP of a leading broker for 5 s, SIGCONT"
+    what = "SIGSTOP of a leading broker, and SIGCONT"
     bar_seconds = BROKER_BAR_SECONDS
+    kafka_too = True
 
     async def inflict(self, stage: Stage) -> None:
         broker = stage.kafka.brokers[await stage.leader()]
         broker.pause()
         try:
-            await asyncio.gather(stage.flows(), asyncio.sleep(5))
+            await asyncio.gather(stage.flows(), asyncio.sleep(stage.hold_seconds))
         finally:
             broker.resume()
         await stage.whole()
@@ -66,6 +72,7 @@ class BrokerFrozen(Kind):
 class LeaderMoved(Kind):
     what = "a leader leaves in order (SIGTERM), comes back, and is elected again"
     bar_seconds = LEADER_BAR_SECONDS
+    kafka_too = True
 
     async def inflict(self, stage: Stage) -> None:
         leader = await stage.leader()
@@ -89,11 +96,12 @@ class LeaderMoved(Kind):
 
 
 class GatewayKilled(Kind):
+    resumes = True
     what = "SIGKILL of a gateway, and a new one in its place"
     bar_seconds = NODE_BAR_SECONDS
 
     async def inflict(self, stage: Stage) -> None:
-        name = stage.any_node()
+        name = stage.busy_node()
         await asyncio.to_thread(stage.nodes[name].kill)
         try:
             await stage.flows()
@@ -102,23 +110,25 @@ class GatewayKilled(Kind):
 
 
 class GatewayFrozen(Kind):
-    what = "SIGSTOP of a gateway for 6 s, SIGCONT; partners leave after 3 s of silence"
+    resumes = True
+    what = "SIGSTOP of a gateway, and SIGCONT; partners leave after 3 s of silence"
 
     async def inflict(self, stage: Stage) -> None:
-        node = stage.nodes[stage.any_node()]
+        node = stage.nodes[stage.busy_node()]
         node.signal(signal.SIGSTOP)
         try:
-            await asyncio.gather(stage.flows(), asyncio.sleep(6))
+            await asyncio.gather(stage.flows(), asyncio.sleep(stage.hold_seconds))
         finally:
             node.signal(signal.SIGCONT)
 
 
 class GatewayDrained(Kind):
+    resumes = True
     what = "SIGTERM of a gateway under load, and a new one in its place"
     bar_seconds = NODE_BAR_SECONDS
 
     async def inflict(self, stage: Stage) -> None:
-        name = stage.any_node()
+        name = stage.busy_node()
         stage.nodes[name].signal(signal.SIGTERM)
         try:
             code = await asyncio.to_thread(stage.nodes[name].wait)
@@ -132,6 +142,8 @@ class GatewayDrained(Kind):
 class Outage(Kind):
     """A dependency goes and comes; meanwhile every partner is cut once, so that reads are opened without it."""
 
+    resumes = True
+
     what: str
     goes: Callable[[Stage], None]
     comes: Callable[[Stage], None]
@@ -143,7 +155,7 @@ class Outage(Kind):
             await stage.flows()
             for one in stage.links.values():
                 one.cut()
-            await asyncio.gather(stage.flows(), asyncio.sleep(3))
+            await asyncio.gather(stage.flows(), asyncio.sleep(stage.hold_seconds))
         finally:
             await asyncio.to_thread(self.comes, stage)
         await stage.flows()
@@ -188,14 +200,13 @@ class Delays(Kind):
 
 
 class KafkaSilent(Kind):
-    what = "nothing passes between the gateways and Kafka for 5 s, and nothing breaks"
-    bar_seconds = BROKER_BAR_SECONDS
+    what = "nothing passes between the gateways and Kafka for a time, and nothing breaks"
 
     async def inflict(self, stage: Stage) -> None:
         for one in stage.kafka_links.values():
             one.flowing.clear()
         try:
-            await asyncio.sleep(5)
+            await asyncio.sleep(stage.hold_seconds)
         finally:
             for one in stage.kafka_links.values():
                 one.flowing.set()
@@ -233,13 +244,14 @@ class TopicRecreated(Kind):
     async def inflict(self, stage: Stage) -> None:
         topic = stage.main.truth.topic
         await stage.main.pause()
+        stage.main.end_life()
         try:
             await stage.kafka.recreate_topic(topic, PARTITIONS, replicas=3)
             for broker in stage.kafka.brokers.values():
                 # A producer that hears of the old topic, or of none, from one of them would give up.
                 await until(partial(_knows, broker.bootstrap, topic), what=f"{broker.bootstrap} knows the new topic")
-            stage.main.begin_life()
         finally:
+            stage.main.begin_life()
             stage.main.go_on()
         await stage.whole()
         await stage.flows()

@@ -19,7 +19,8 @@ class Link:
     ``delay_seconds`` holds every piece back, both ways. While ``flowing`` is clear, nothing passes and nothing breaks.
     """
 
-    def __init__(self, *, upstream: int) -> None:
+    def __init__(self, *, upstream: int, holds_little: bool) -> None:
+        self._holds_little = holds_little
         self.upstream = upstream
         self.port = 0
         self.delay_seconds = 0.0
@@ -56,6 +57,9 @@ class Link:
             with contextlib.suppress(OSError, asyncio.CancelledError):
                 up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.upstream)
                 ends.append(up_writer)
+                if self._holds_little:
+                    keep_little(writer)
+                    keep_little(up_writer)
                 self._open.update(ends)
                 up = asyncio.create_task(self._carry(reader, up_writer, down=False))
                 down = asyncio.create_task(self._carry(up_reader, writer, down=True))
@@ -92,6 +96,12 @@ class Link:
         return False
 
 
+def keep_little(writer: asyncio.StreamWriter) -> None:
+    """Small buffers in the kernel: who does not read is felt at the other end soon."""
+    for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, option, _PIECE_BYTES)
+
+
 def _reset(writer: asyncio.StreamWriter) -> None:
     with contextlib.suppress(OSError):
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -99,9 +109,10 @@ def _reset(writer: asyncio.StreamWriter) -> None:
 
 
 @contextlib.asynccontextmanager
-async def link(*, upstream: int, port: int = 0) -> AsyncIterator[Link]:
-    """An open link; all its connections end with it."""
-    made = Link(upstream=upstream)
+async def link(*, upstream: int, port: int = 0, holds_little: bool = False) -> AsyncIterator[Link]:
+    """An open link; all its connections end with it. ``holds_little``: a client that does not read stops the server
+    soon, and not after the megabytes that the kernel would hold."""
+    made = Link(upstream=upstream, holds_little=holds_little)
     server = await asyncio.start_server(made._serve, "127.0.0.1", port)
     made.port = server.sockets[0].getsockname()[1]
     try:

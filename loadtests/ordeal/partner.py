@@ -11,13 +11,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from loadtests.ordeal.checker import Ledger
+from loadtests.ordeal.link import keep_little
 from loadtests.ordeal.traffic import PLAIN, Traffic
 from tests.parts.readers import PROTOCOLS, READ, Cut, Message, Place, Refused, Silent, Wire
 
 PATIENCE_SECONDS = 3.0
 """After three heartbeats without a byte a connection counts as dead."""
 
-_OPEN_SECONDS = 7.0
+OPEN_SECONDS = 7.0
 """More than a gateway takes to say that it cannot."""
 
 _COME_BACK_LATER = (429, 503)
@@ -53,6 +54,8 @@ class Partner(Place):
     ledger: Ledger
     switches: bool = False
     waits: bool = False
+    patience_seconds: float = PATIENCE_SECONDS
+    open_seconds: float = OPEN_SECONDS
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
     ran: Ran = field(default_factory=Ran)
     node: str = ""
@@ -108,13 +111,14 @@ class Partner(Place):
         """One connection, to its end; how it ended."""
         address = urlsplit(self.node)
         self._goodbye = None
-        async with asyncio.timeout(_OPEN_SECONDS):
+        async with asyncio.timeout(self.open_seconds):
             reader, writer = await asyncio.open_connection(address.hostname, address.port)
-        wire = Wire(reader, writer, cut_after=None, patience_seconds=_OPEN_SECONDS, flowing=self.flowing)
+        keep_little(writer)
+        wire = Wire(reader, writer, cut_after=None, patience_seconds=self.open_seconds, flowing=self.flowing)
         self.ran.connections += 1
         try:
             async for message in READ[self.protocol](self, wire):
-                wire.patience_seconds = PATIENCE_SECONDS
+                wire.patience_seconds = self.patience_seconds
                 self.is_open = True
                 self._take(message)
         except Refused:

@@ -22,7 +22,7 @@ from tests.parts.postgres import PostgresServer
 from tests.parts.readers import PROTOCOLS
 from tests.parts.redis import RedisServer
 
-PARTITIONS = 3
+PARTITIONS = 12
 NODES = ("a", "b")
 SETTLE_SECONDS = 90.0
 SETTINGS = {
@@ -49,6 +49,9 @@ class Stage:
     kafka_links: dict[int, Link]
     stories: list[Traffic]
     partners: list[Partner] = field(default_factory=list)
+    hold_seconds: float = 5.0
+    """How long what freezes or is silent stays so."""
+
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
     _read_logs: dict[str, int] = field(default_factory=dict)
 
@@ -60,8 +63,9 @@ class Stage:
         """The partners that read what the faults are about."""
         return [partner for partner in self.partners if partner.traffic is self.main]
 
-    def any_node(self) -> str:
-        return self.random.choice(NODES)
+    def busy_node(self) -> str:
+        """The one that most partners read at."""
+        return max(NODES, key=lambda name: sum(partner.node == self.links[name].url for partner in self.partners))
 
     def check_instruments(self) -> None:
         """Raises what ended a producer or a partner: nothing may."""
@@ -171,7 +175,7 @@ def _is_error(line: str) -> bool:
 
 
 async def until(
-    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], *, what: str, seconds: float = 60.0
+    condition: Callable[[], bool] | Callable[[], Awaitable[bool]], *, what: str, seconds: float = 90.0
 ) -> None:
     """Return when the condition holds. Raises NotInTime."""
     deadline = time.monotonic() + seconds
@@ -193,11 +197,17 @@ async def stage(
     *,
     seed: int,
     partners_per_protocol: int = 2,
+    protocols: Sequence[str] = PROTOCOLS,
     settings: Mapping[str, Any] | None = None,
+    prepare: Callable[[Stage], None] | None = None,
 ) -> AsyncIterator[Stage]:
-    """Two ready gateways behind links, traffic on two topics, and partners who have begun to read. ``kafka`` needs
-    its ``fronts``. Of the partners of a protocol every second one moves on to others."""
-    for topic in ("main", "other"):
+    """Two ready gateways behind links, traffic on two topics, and partners who have begun to read.
+
+    ``kafka`` needs its ``fronts``; ``directory``, which is not there yet, gives the topics their names. ``prepare`` is
+    called before anybody reads or writes. Of the partners of a protocol every second one moves on to others.
+    """
+    topics = [f"{directory.name}.main", f"{directory.name}.other"]
+    for topic in topics:
         await kafka.create_topic(topic, PARTITIONS, replicas=3)
     async with contextlib.AsyncExitStack() as stack:
         kafka_links = {
@@ -213,18 +223,23 @@ async def stage(
         }
         for section, values in (settings or {}).items():
             own[section] = {**own.get(section, {}), **values}
-        contracts = [contract(topic, topic, partitions=PARTITIONS) for topic in ("main", "other")]
+        contracts = [contract(topic, topic, partitions=PARTITIONS) for topic in topics]
         deployment = await asyncio.to_thread(Deployment, directory, bootstrap[0], contracts, None, own)
         nodes = {name: GatewayProcess(deployment, name) for name in NODES}
         for node in nodes.values():
             stack.push_async_callback(asyncio.to_thread, node.stop)
         await asyncio.gather(*[asyncio.to_thread(node.start) for node in nodes.values()])
-        links = {name: await stack.enter_async_context(link(upstream=_port(node))) for name, node in nodes.items()}
-        stories = [Traffic(kafka.bootstrap, topic, partitions=PARTITIONS) for topic in ("main", "other")]
+        links = {
+            name: await stack.enter_async_context(link(upstream=_port(node), holds_little=True))
+            for name, node in nodes.items()
+        }
+        stories = [Traffic(kafka.bootstrap, topic, partitions=PARTITIONS) for topic in topics]
         # Against the stress on one, a trickle that must never mix with it.
         stories[1].beat_seconds = 0.2
         made = Stage(kafka, redis, postgres, Random(seed), deployment, nodes, links, kafka_links, stories)
-        made.partners = _partners(made, partners_per_protocol)
+        made.partners = _partners(made, partners_per_protocol, protocols)
+        if prepare is not None:
+            prepare(made)
         made._tasks = tasks = [asyncio.create_task(one.run()) for one in stories]
         tasks += [asyncio.create_task(one.run()) for one in made.partners]
         try:
@@ -238,7 +253,7 @@ async def stage(
                 story.close()
 
 
-def _partners(made: Stage, per_protocol: int) -> list[Partner]:
+def _partners(made: Stage, per_protocol: int, protocols: Sequence[str]) -> list[Partner]:
     identities = [Identities() for _ in made.stories]
     urls = [one.url for one in made.links.values()]
 
@@ -256,11 +271,10 @@ def _partners(made: Stage, per_protocol: int) -> list[Partner]:
             switches=switches,
         )
 
-    steady: Sequence[str] = PROTOCOLS
     main = [
         partner(f"{protocol} {number}", protocol, story=0, switches=number % 2 == 1)
         for number in range(per_protocol)
-        for protocol in steady
+        for protocol in protocols
     ]
     return [*main, *[partner(f"other {protocol}", protocol, story=1, switches=False) for protocol in ("sse", "pull")]]
 

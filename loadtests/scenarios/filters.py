@@ -92,17 +92,13 @@ def _record(partition: int, number: int, fields: bytes) -> bytes:
 
 def general_filters() -> list[str]:
     """Fifty queries, no two the same, that no look-up decides; emergencies pass all of them, nothing else any."""
-    found = []
-    for number in range(GENERAL):
-        found.append(
-            (
-                f"filter=speed:ge:{600 + number}",
-                f"filter=altitude:lt:{1000 + number}",
-                f"filter=callsign:prefix:{'MAYDAY-MAYDAY-MAYDAY'[: 2 + number // 4]}",
-                f"filter=state:ne:cruise&filter=speed:gt:{500 + number}",
-            )[number % 4]
-        )
-    return found
+    spelled = (
+        lambda n: f"filter=speed:ge:{600 + n}",
+        lambda n: f"filter=altitude:lt:{1000 + n}",
+        lambda n: f"filter=callsign:prefix:{'MAYDAY-MAYDAY-MAYDAY'[: 2 + n // 4]}",
+        lambda n: f"filter=state:ne:cruise&filter=speed:gt:{500 + n}",
+    )
+    return [spelled[number % len(spelled)](number) for number in range(GENERAL)]
 
 
 def run(running: KafkaBroker, *, quick: bool) -> list[Row]:

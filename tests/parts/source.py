@@ -290,7 +290,11 @@ class TrustingGate(Gate):
         if granted is None:
             raise TokenInvalid("no_such_tenant")
         request = parse_read(scope["query_string"], transport=transport)
-        return granted, request, shape_of(granted.contract, request, transport=transport, filters=())
+        return (
+            granted,
+            request,
+            shape_of(granted.contract, request, transport=transport, filters=(), masks=granted.masks),
+        )
 
     def grant(self, principal: Principal, stream: str, transport: Transport) -> Grant:
         return next(one for one in self.grants.values() if one.principal is principal)

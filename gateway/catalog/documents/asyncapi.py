@@ -117,7 +117,7 @@ class _Document:
 
     def _add_stream(self, offer: Offer) -> None:
         contract = offer.contract
-        payload = Payload(contract, "draft-07")
+        payload = Payload(contract, "draft-07", masks=offer.masks)
         records = RecordSchemas(contract, payload, stream_url=f"{self._url}/v1/streams/{contract.stream}")
         self._schemas.update(records.schemas())
         for transport in contract.transports:

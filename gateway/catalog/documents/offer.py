@@ -7,17 +7,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from gateway.catalog.catalog import Catalog
-from gateway.model import Contract, Plan, Tenant
+from gateway.catalog.masks import shown
+from gateway.model import Contract, Masks, Plan, Tenant
 
 SHOWN_LIFECYCLES = ("published", "deprecated")
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A stream as somebody may read it. ``plan`` is None where nobody in particular asks."""
+    """A stream as somebody may read it. ``plan`` is None where nobody in particular asks; ``contract`` is told without
+    what ``masks`` hide of it."""
 
     contract: Contract
     plan: Plan | None = None
+    masks: Masks = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +38,7 @@ class Audience:
         """Equal for audiences whose documents are equal, as long as the contracts are."""
         plans = {id(one.plan): one.plan for one in self.offers}
         spelled = {number: _spelled(plan) for number, plan in plans.items()}
-        return (self.is_tenant, tuple((one.contract.stream, spelled[id(one.plan)]) for one in self.offers))
+        return (self.is_tenant, tuple((one.contract.stream, spelled[id(one.plan)], one.masks) for one in self.offers))
 
 
 def public_audience(contracts: Iterable[Contract]) -> Audience:
@@ -50,7 +53,7 @@ def tenant_audience(tenant: Tenant, contracts: Iterable[Contract], catalog: Cata
     The document is the tenant's and not the token's: it tells which scopes to ask for.
     """
     offers = (
-        Offer(contract, right.plan)
+        Offer(shown(contract, masks := right.masks.get(contract.stream, ())), right.plan, masks)
         for contract in contracts
         if contract.lifecycle in SHOWN_LIFECYCLES
         if (right := catalog.right(tenant.name, contract.stream, now=now)) is not None

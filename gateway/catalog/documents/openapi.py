@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gateway.catalog.documents.events import CURSOR, CURSOR_SAMPLE, TIME_SAMPLE, Schema, members, ref
 from gateway.catalog.documents.facts import API_VERSION, LABELS, PATHS, about, facts
+from gateway.catalog.documents.issuing import BASIC, issuing_paths
 from gateway.catalog.documents.offer import Audience, Offer
 from gateway.catalog.documents.parameters import Parameter, parameters
 from gateway.catalog.documents.payload import Payload
@@ -57,6 +58,14 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
 def openapi_document(audience: Audience, *, public_url: str) -> dict[str, Any]:
     """The document for an audience; ``public_url`` is how partners reach the gateway. Equal arguments, equal order."""
     return _Document(audience, public_url).build()
+
+
+def openapi_document_with_tokens(audience: Audience, *, public_url: str) -> dict[str, Any]:
+    """The same, of a gateway that gives tokens away itself."""
+    document = openapi_document(audience, public_url=public_url)
+    document["paths"] |= issuing_paths()
+    document["components"]["securitySchemes"]["client"] = BASIC
+    return document
 
 
 class _Document:
@@ -212,7 +221,7 @@ class _Document:
         if not offered:
             return
         path = f"/v1/streams/{contract.stream}"
-        payload = Payload(contract, "2020-12")
+        payload = Payload(contract, "2020-12", masks=offer.masks)
         records = RecordSchemas(contract, payload, stream_url=self._url + path)
         schemas = records.schemas()
         within = (records.name("event"), records.name("frame"))

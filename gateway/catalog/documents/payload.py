@@ -1,4 +1,4 @@
-"""One stream's payload as its documents show it: the schema of ``data`` and samples, both cut to the projection."""
+"""One stream's payload as its documents show it: the schema of ``data`` and samples, projected and masked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.catalog.documents.fitting import fits
+from gateway.catalog.documents.masking import masked_sample, masked_schema
 from gateway.catalog.documents.schema import Dialect, SchemaCut, follow, project
-from gateway.model import Contract
+from gateway.model import Contract, Masks
 from gateway.subscription.projection import tree
 
 _JSON_FORMATS: Final = ("application/schema+json", "application/vnd.aai.asyncapi", "application/schema+yaml")
@@ -19,10 +20,11 @@ _LABEL: Final = re.compile(r"[\x20-\x7e]{1,100}")
 class Payload:
     """What the contract's one message says of its payload; one that is not JSON shows no schema and no samples."""
 
-    def __init__(self, contract: Contract, dialect: Dialect) -> None:
+    def __init__(self, contract: Contract, dialect: Dialect, *, masks: Masks = ()) -> None:
         message = _message(contract)
         title = message.get("title")
         self.title = title if isinstance(title, str) and title.strip() else contract.message_name
+        self._masks = masks
         self._tree = None if contract.projection is None else tree(contract.projection)
         self.schema: Any = True
         self.examples: list[tuple[str, Any]] = []
@@ -30,7 +32,7 @@ class Payload:
             return
         cut = SchemaCut(contract.document, dialect)
         node = _json_schema(contract.document, message.get("payload"))
-        self.schema = cut.whole(node) if self._tree is None else cut.part(node, self._tree)
+        self.schema = masked_schema(cut.whole(node) if self._tree is None else cut.part(node, self._tree), masks)
         self.examples = list(self._samples(message.get("examples")))[:_MOST_EXAMPLES]
 
     def _samples(self, examples: Any) -> list[tuple[str, Any]]:
@@ -40,6 +42,7 @@ class Payload:
             if not isinstance(one, dict) or "payload" not in one:
                 continue
             value = one["payload"] if self._tree is None else project(one["payload"], self._tree)
+            value = masked_sample(value, self._masks)
             name = one.get("name")
             label = name if isinstance(name, str) and _LABEL.fullmatch(name) else f"example {number}"
             if fits(value, self.schema):
