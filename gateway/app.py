@@ -63,6 +63,9 @@ PREFILL_BYTES: Final = 32 * 1024 * 1024
 CLOSE_SHARE: Final = 0.5
 """The part of the drain that is kept for connections to close after their goodbye."""
 
+CLOSE_SECONDS: Final = 3.0
+"""What is kept of it for connections that do not close by themselves, and for everything behind them."""
+
 
 class Gateway:
     """One process: both ports and everything behind them."""
@@ -314,6 +317,7 @@ class Gateway:
     async def stop(self) -> None:
         """Drain: not ready, goodbye with its cursor to every stream, then close. Within ``stream.drain_seconds``."""
         drain_seconds = self._settings.stream.drain_seconds
+        until = self._clock.monotonic() + drain_seconds
         self._health.drain()
         event(log, logging.INFO, "draining", streams=len(self._registry), seconds=drain_seconds)
         try:
@@ -323,7 +327,7 @@ class Gateway:
         except TimeoutError:
             event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
         if self._public is not None:
-            await self._public.close(timeout_seconds=max(0.0, drain_seconds * CLOSE_SHARE - 2))
+            await self._public.close(timeout_seconds=max(0.0, until - self._clock.monotonic() - CLOSE_SECONDS))
         await self._close()
         event(log, logging.INFO, "stopped")
 

@@ -26,6 +26,8 @@ from tests.parts.readers import PROTOCOLS
 from tests.parts.redis import RedisServer
 
 DRAIN_SECONDS = 20.0
+SHOWN = 20
+"""Problems of a run that are printed; the report has all of them."""
 
 
 def fronts() -> dict[int, int]:
@@ -65,7 +67,7 @@ async def suffer(on: Parts, *, kinds: Sequence[str], runs: int, seed: int, hold_
             for name in kinds:
                 outcome = await run(made, name, KINDS[name], number=number)
                 outcomes.append(outcome)
-                print(outcome.line(), *outcome.problems, *outcome.logged, sep="\n    ", flush=True)
+                print(outcome.line(), *outcome.problems[:SHOWN], *outcome.logged, sep="\n    ", flush=True)
     return outcomes
 
 
@@ -89,7 +91,7 @@ async def leave(
         for number in range(1, runs + 1):
             one = await drain(made, number=number, drain_seconds=DRAIN_SECONDS)
             drained.append(one)
-            print(one.line(), *one.problems, *one.logged, sep="\n    ", flush=True)
+            print(one.line(), *one.problems[:SHOWN], *one.logged, sep="\n    ", flush=True)
     return drained
 
 

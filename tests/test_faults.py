@@ -1,6 +1,6 @@
 """Bad days in short: real parts break under readers on four protocols, and nothing is lost, reordered or foreign.
 
-The long form, every kind many times, is ``python -m loadtests.faults``.
+The long form, every kind many times and drains of many streams, is ``python -m loadtests.faults``.
 """
 
 from __future__ import annotations
@@ -10,31 +10,33 @@ from collections.abc import Iterator
 
 import pytest
 
-from loadtests.faults import Parts, leave, parts, suffer
+from loadtests.faults import DRAIN_SECONDS, Parts, parts
+from loadtests.ordeal.drains import drain, prepare
+from loadtests.ordeal.kinds import KINDS
+from loadtests.ordeal.rounds import run
+from loadtests.ordeal.stage import stage
 from tests.conftest import or_left_out
 
-SHORT = ["broker-killed", "gateway-killed", "partners-cut", "topic-recreated"]
-"""What these kinds kill is started again by the main thread: what another thread starts ends with a test's loop."""
+SHORT = ["broker-killed", "gateway-killed", "topic-recreated"]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def on() -> Iterator[Parts]:
-    """Three brokers, Redis and Postgres of these tests' own."""
+    """Three brokers, Redis and Postgres of this test's own."""
     with or_left_out(parts()) as made:
         yield made
 
 
-async def test_readers_of_two_gateways_live_through_bad_days(on: Parts) -> None:
+async def test_readers_of_two_gateways_live_through_bad_days_and_a_drain(on: Parts) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")
-    outcomes = await suffer(on, kinds=SHORT, runs=1, seed=seed)
-    assert [one.kind for one in outcomes] == SHORT
-    for one in outcomes:
-        assert one.kept, one.line() + "".join(f"\n{word}" for word in one.problems)
-        assert one.counts.records > 0
-
-
-async def test_every_read_of_a_node_that_stops_goes_on_at_the_other(on: Parts) -> None:
-    (drained,) = await leave(on, streams=40, runs=1, seed=random.randrange(1 << 32))
-    assert drained.kept, drained.line() + "".join(f"\n{word}" for word in drained.problems)
-    assert len(drained.goodbyes) == 31, "ten on each of three protocols, and one of the other stream"
+    async with stage(on.kafka, on.redis, on.postgres, on.directory / "short", seed=seed) as made:
+        await made.flows()
+        for name in SHORT:
+            outcome = await run(made, name, KINDS[name], number=1)
+            assert outcome.kept, "\n".join([outcome.line(), *outcome.problems])
+            assert outcome.counts.records > 0
+        prepare(made)
+        drained = await drain(made, number=1, drain_seconds=DRAIN_SECONDS)
+        assert drained.kept, "\n".join([drained.line(), *drained.problems])
+        assert len(drained.goodbyes) == sum(partner.protocol != "pull" for partner in made.partners) > 0

@@ -36,7 +36,7 @@ DRAIN_PER_SECOND: Final = 250
 """So many goodbyes, and more only where the time would not do."""
 
 DRAIN_SHARE: Final = 0.8
-"""The part of the given time that they are spread over: a busy loop takes its turns late."""
+"""The part of the given time that they are spread over; a loop that is busy needs the rest."""
 
 DRAIN_PAUSE_SECONDS: Final = 0.05
 CHOOSY_RECORDS: Final = 1000
@@ -340,10 +340,11 @@ class Registry:
         """
         self.draining.set()
         needed_seconds = len(self._sessions) / DRAIN_PER_SECOND
-        turns = math.ceil(min(needed_seconds, within_seconds * DRAIN_SHARE) / DRAIN_PAUSE_SECONDS)
+        until = self._clock.monotonic() + min(needed_seconds, within_seconds * DRAIN_SHARE)
         while self._sessions:
+            # By the clock: on a busy loop turns come late, and then more have to leave in each.
+            turns = (until - self._clock.monotonic()) / DRAIN_PAUSE_SECONDS
             batch = math.ceil(len(self._sessions) / max(1, turns))
-            turns -= 1
             for subscription in list(self._sessions.values())[:batch]:
                 subscription.end(_draining())
             await asyncio.sleep(DRAIN_PAUSE_SECONDS)

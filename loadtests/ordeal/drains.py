@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,7 @@ class Drained:
     goodbyes: list[float] = field(default_factory=list)
     retries: list[int] = field(default_factory=list)
     back: float = 0.0
+    refusals: Counter[int] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     logged: list[str] = field(default_factory=list)
 
@@ -48,7 +50,7 @@ class Drained:
             f"{max(self.goodbyes, default=0):.2f} s, not ready after {self.unready:.2f} s, exit {self.exit:.2f} s, "
             f"all back after {self.back:.2f} s; {counts.records} records, {counts.lost} lost, "
             f"{counts.reordered} reordered, {counts.foreign} foreign, {counts.repeated} repeated, "
-            f"{counts.duplicates} after resumes"
+            f"{counts.duplicates} after resumes, refused {dict(self.refusals)}"
         )
 
 
@@ -132,11 +134,14 @@ async def _unready(stage: Stage, name: str) -> float:
 
 def _judge(result: Drained, partner: Partner, ran: Ran, *, began: float) -> None:
     result.problems += ran.problems
+    result.refusals += ran.refusals
     if partner.protocol == "pull":
         # Its requests are answered; there is no stream that could end.
         return
     if len(ran.goodbyes) != 1:
-        result.problems.append(f"{partner.name}: {len(ran.goodbyes)} goodbyes, ended {dict(ran.ends)}")
+        result.problems.append(
+            f"{partner.name}: {len(ran.goodbyes)} goodbyes, ended {dict(ran.ends)}, refused {dict(ran.refusals)}"
+        )
     for at, goodbye in ran.goodbyes:
         result.goodbyes.append(at - began)
         result.retries.append(goodbye["retry_after_ms"])
