@@ -381,7 +381,7 @@ def test_a_stream_is_one_line_at_its_end_that_says_who_read_what_and_why_it_ende
 
 def test_a_refusal_is_a_line_that_names_no_stream_of_the_clients_invention(day: Day) -> None:
     refused = [line for line in day.events("access") if line.get("code") == "token_invalid"]
-    assert {line["reason"] for line in refused} == {"signature", "not_three_parts"}
+    assert {line["reason"] for line in refused} == {"signature", "not_three_parts", "not_base64url"}
     assert [line for line in day.events("access") if line.get("code") == "token_expired"]
     (unknown,) = [line for line in day.events("access") if line.get("code") == "stream_not_found"]
     assert "stream" not in unknown
@@ -419,7 +419,8 @@ def test_opens_closes_and_replays_are_counted(day: Day) -> None:
     assert day.sample("gateway_opens_total", stream="unknown", outcome="stream_not_found") == 1
     assert day.sample("gateway_closes_total", stream="things", reason="client_gone") == 3
     assert day.sample("gateway_replays_total", stream="things") >= 4
-    assert day.sample("gateway_replay_records_total", stream="things") >= 3 * (RECORDS - RING_RECORDS)
+    # Readers who are near each other share what is read for them.
+    assert day.sample("gateway_replay_records_total", stream="things") >= RECORDS - RING_RECORDS
     assert day.sample("gateway_replay_slices_waiting", cluster="main") == 0
 
 
@@ -479,7 +480,7 @@ def test_a_replay_is_a_part_of_the_read_it_is_for(day: Day) -> None:
         assert parent.name in ("connect", "pull")
         assert parent.trace_id == span.trace_id
     whole = [span for span in replays if parents[span.parent_id].name == "connect"]
-    assert all(int(span.attributes["gateway.records"]) >= RECORDS - 2 * RING_RECORDS for span in whole)
+    assert sum(int(span.attributes["gateway.records"]) for span in whole) >= RECORDS - 2 * RING_RECORDS
 
 
 def test_a_pull_goes_on_in_its_callers_trace_if_there_is_one_and_it_is_trusted(day: Day) -> None:
