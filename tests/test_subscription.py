@@ -465,6 +465,20 @@ async def test_a_stream_whose_topic_has_another_history_is_ended_and_told_of_the
         await until(lambda: again.numbers() == [7])
 
 
+async def test_the_drain_is_spread_and_a_loop_that_is_late_makes_up_for_it() -> None:
+    async with bench() as b:
+        for _ in range(100):
+            await b.open()
+        draining = asyncio.create_task(b.engine.registry.drain(within_seconds=10))
+        await b.engine.registry.draining.wait()
+        assert 50 < len(b.engine.registry) < 100, "some at a time"
+        b.clock.advance(10)
+        left = len(b.engine.registry)
+        await until(lambda: len(b.engine.registry) < left)
+        assert len(b.engine.registry) == 0, "the time is over: all that are left, at once"
+        await draining
+
+
 async def test_the_drain_says_goodbye_to_all_and_whoever_comes_late_too() -> None:
     async with bench() as b:
         reads = [await b.open() for _ in range(5)]

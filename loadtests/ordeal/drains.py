@@ -17,6 +17,7 @@ from loadtests.table import Row, percentile, spread
 READY_BAR_SECONDS = 1.0
 _POLL_SECONDS = 0.01
 _OPEN_SECONDS = 300.0
+_BURST = 6
 _DELIVERIES = 1800
 _BURSTS_PER_SECOND = 2
 
@@ -57,7 +58,7 @@ class Drained:
 def prepare(stage: Stage) -> None:
     """Partners that come back when they are told to, all to the node that is left, and take their time; traffic in
     bursts, so that they are kept busy by deliveries and not by this process."""
-    stage.main.burst = max(1, _DELIVERIES // len(stage.partners))
+    stage.main.burst = min(_BURST, max(1, _DELIVERIES // len(stage.partners)))
     stage.main.beat_seconds = 1 / _BURSTS_PER_SECOND
     stage.stories[1].beat_seconds = 1.0
     for partner in stage.partners:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import Literal, TypeVar
 
@@ -18,9 +17,8 @@ PARTITIONS = 4
 LINGER_MS = 5
 """What producers wait for more by default, librdkafka's and since Kafka 4.0 the Java client's."""
 
-Whose = Literal["many", "one", "nobody"]
+Whose = Literal["many", "one", "nobody", "mark"]
 AIRLINES = 1000
-SETTLE_SECONDS = 0.1
 RARE = 100
 """Of so many records one is an emergency."""
 
@@ -52,11 +50,11 @@ EXPOSED = {
 
 class Airlines:
     """Records of a thousand airlines in turn. ``whose`` says which: those of which each has a reader of its own
-    (``many``), those of which one has all the readers (``one``), or those that nobody reads (``nobody``)."""
+    (``many``), those of which one has all the readers (``one``), those that nobody reads (``nobody``), or marks, one in each partition."""
 
     def __init__(self) -> None:
         self.whose: Whose = "nobody"
-        self.counts: dict[Whose, int] = {"many": 0, "one": 0, "nobody": 0}
+        self.counts: dict[Whose, int] = {"many": 0, "one": 0, "nobody": 0, "mark": 0}
 
     def __call__(self, partition: int, sequence: int) -> bytes:
         number = self.counts[self.whose]
@@ -65,6 +63,8 @@ class Airlines:
         if self.whose == "many":
             # Of a foreign record the number is a repeated one.
             return self._record(0, turn, b"A%03d" % airline)
+        if self.whose == "mark":
+            return self._record(partition, number // PARTITIONS, b"MARK")
         if self.whose == "one" and airline == 0:
             return self._record(0, turn, b"B000")
         return self._record(9, number, b"C%03d" % airline)
@@ -74,6 +74,8 @@ class Airlines:
 
     def read(self, whose: Whose) -> list[int]:
         """How many records each reader of these must have had."""
+        if whose == "mark":
+            return [self.counts[whose] // PARTITIONS] * PARTITIONS
         return [self.counts[whose] // AIRLINES]
 
 
@@ -123,19 +125,22 @@ def _equality(running: KafkaBroker, *, rounds: int) -> list[Row]:
         ) as ready,
         ready.readers(AIRLINES, query=queries["many"], first=[0], pause_us=1000) as many,
         ready.readers(AIRLINES, query=queries["one"], first=[0], pause_us=1000) as one,
+        ready.readers(1, query="filter=airline:eq:MARK", first=[0] * PARTITIONS, pause_us=1000) as mark,
     ):
-        many.wait_open()
-        one.wait_open()
+        for readers in (many, one, mark):
+            readers.wait_open()
         for number in range(-1, rounds):
             # Every second round the other way round: what follows what must not matter.
             for whose in tuple(costs)[:: -1 if number % 2 else 1]:
                 airlines.whose = whose
                 before = cpu_seconds(ready.pid)
                 ready.source.send_paced(PER_SECOND, per_second=PER_SECOND)
+                # What nobody reads is waited for by nobody; but what stands behind it in each partition is.
+                airlines.whose = "mark"
+                ready.source.send(PARTITIONS)
+                mark.wait_for(airlines.read("mark"))
                 many.wait_for(airlines.read("many"))
                 one.wait_for(airlines.read("one"))
-                # What nobody reads is waited for by nobody: give the gateway the time to take it.
-                time.sleep(SETTLE_SECONDS)
                 if number >= 0:
                     costs[whose].append((cpu_seconds(ready.pid) - before) / PER_SECOND * 1e6)
             if number >= 0:
