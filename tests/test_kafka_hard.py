@@ -230,3 +230,14 @@ async def test_what_cannot_be_taken_is_a_gap_for_partners_of_every_kind_of_paylo
         found = [record["data"] for record in page["records"] + more["records"]]
         assert found == [json.loads(largest), "after"]
         assert [gap["reason"] for gap in page["gaps"] + more["gaps"]] == ["undecodable"]
+
+
+async def test_a_connection_that_comes_up_while_its_client_is_closed_is_closed_too(kafka: Kafka) -> None:
+    cluster = FragileCluster(ClusterSettings(kafka.bootstrap), clock=CLOCK)
+    client = await cluster._connected()
+    node = client.any_node()
+    coming = [asyncio.create_task(client._get_conn(node, group=group)) for group in range(7, 12)]
+    await asyncio.sleep(0)
+    await cluster.close()
+    assert await asyncio.gather(*coming) == [None] * len(coming)
+    assert not [one for one in client._conns.values() if one.connected()]

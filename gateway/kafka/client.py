@@ -77,6 +77,7 @@ class GuardedClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         self._illegible = illegible
         self._doubts: dict[Place, _Doubt] = {}
         self._asked: dict[Any, float] = {}
+        self._is_over = False
         self._connect_options = {
             "client_id": options.get("client_id"),
             "request_timeout_ms": int(_CONNECT_SECONDS * 1000),
@@ -147,10 +148,20 @@ class GuardedClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untype
         # A connection in the making holds a lock that all others wait for.
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
-                return await super()._get_conn(node_id, group=group, no_hint=no_hint)
+                connection = await super()._get_conn(node_id, group=group, no_hint=no_hint)
         except TimeoutError:
             self.force_metadata_update()
             return None
+        if self._is_over and connection is not None:
+            # It came up while another request's failure closed the client, and nobody else would close it.
+            self._conns.pop((node_id, group), None)
+            connection.close()
+            return None
+        return connection
+
+    async def close(self) -> None:
+        self._is_over = True
+        await super().close()
 
     async def _metadata_update(self, cluster_metadata: Any, topics: Any) -> bool:
         """As aiokafka's, but for two things: it creates no topic that was deleted, and it waits for no dead broker."""
