@@ -49,8 +49,11 @@ EXPOSED = {
 
 
 class Airlines:
-    """Records of a thousand airlines in turn. ``whose`` says which: those of which each has a reader of its own
-    (``many``), those of which one has all the readers (``one``), those that nobody reads (``nobody``), or marks, one in each partition."""
+    """Records of a thousand airlines in turn.
+
+    ``whose`` says which: those of which each has a reader of its own (``many``), those of which one has all the readers
+    (``one``), those that nobody reads (``nobody``), or marks, one in each partition.
+    """
 
     def __init__(self) -> None:
         self.whose: Whose = "nobody"
