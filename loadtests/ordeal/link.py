@@ -113,7 +113,7 @@ async def link(*, upstream: int, port: int = 0, holds_little: bool = False) -> A
     """An open link; all its connections end with it. ``holds_little``: a client that does not read stops the server
     soon, and not after the megabytes that the kernel would hold."""
     made = Link(upstream=upstream, holds_little=holds_little)
-    server = await asyncio.start_server(made._serve, "127.0.0.1", port)
+    server = await asyncio.start_server(made._serve, "127.0.0.1", port, backlog=4096)
     made.port = server.sockets[0].getsockname()[1]
     try:
         yield made
