@@ -96,6 +96,14 @@ class Tickets:
     @asynccontextmanager
     async def held(self, text: str) -> AsyncIterator[None]:
         """One connection by the ticket, open until the block is left. Raises TicketInUse, TokenInvalid, Unavailable."""
+        await self.take(text)
+        try:
+            yield
+        finally:
+            await self.give_back(text)
+
+    async def take(self, text: str) -> None:
+        """Begin what ``held`` is for a block; raises the same."""
         key, hold = _key(text), secrets.token_hex(8)
         taken = await self._store.take(key, hold)
         if taken is None:
@@ -103,12 +111,12 @@ class Tickets:
         if not taken:
             raise TicketInUse(retry_after_ms=1_000)
         self._open[key] = hold
-        try:
-            yield
-        finally:
-            del self._open[key]
-            # Shielded: a connection that is cut off cancels its task, and the ticket must be free all the same.
-            await asyncio.shield(self._release(key, hold))
+
+    async def give_back(self, text: str) -> None:
+        """The connection that was taken here is over."""
+        key = _key(text)
+        # Shielded: a connection that is cut off cancels its task, and the ticket must be free all the same.
+        await asyncio.shield(self._release(key, self._open.pop(key)))
 
     async def _release(self, key: str, hold: str) -> None:
         try:

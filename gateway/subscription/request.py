@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
@@ -78,8 +79,11 @@ def parse_query(query: bytes, *, repeatable: tuple[str, ...] = ()) -> dict[str, 
     return found
 
 
+@lru_cache(maxsize=1024)
 def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None = None) -> ReadRequest:
     """The read asked for. ``last_event_id`` is the header, which wins over the query (WHATWG HTML §9.2.4).
+
+    Remembered, because most readers of a stream ask for the same: one object is kept for as long as they read.
 
     Raises UnknownParameter and InvalidParameter, each naming what is allowed.
     """

@@ -132,7 +132,7 @@ class Subscription:
         )
         self._heartbeat: Timer | None = None
         self._pacing: Timer | None = None
-        self._term = Term(wheel, clock, warn=self._say_expiring, end=self.end)
+        self._term = Term(wheel, clock, self)
 
     def start(self, reading: Reading) -> None:
         """Begin to deliver."""
@@ -303,7 +303,8 @@ class Subscription:
         else:
             self.say_checkpoint()
 
-    def _say_expiring(self) -> None:
+    def say_expiring(self) -> None:
+        """The token's end is near; see ``Term``."""
         self.say("auth_expiring", events.auth_expiring(self.grant, session=self.session))
 
     # ---- ending --------------------------------------------------------------------------------------------------
@@ -345,7 +346,14 @@ class Subscription:
 
     def summary(self) -> dict[str, object]:
         """What there is to log of it when it is over."""
+        grant = self.grant
         return {
+            "client_id": grant.principal.client_id,
+            "issuer": grant.principal.issuer,
+            "tenant": grant.tenant,
+            "plan": grant.plan.name,
+            "stream": grant.contract.stream,
+            "transport": self.transport,
             "session": self.session,
             "records": self._tally.records,
             "bytes": self._tally.bytes,

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from gateway.clock import Clock
 from gateway.errors import AccessWithdrawn, GatewayError, TokenExpired
@@ -14,18 +13,27 @@ WARNING_SECONDS: Final = 60
 """How long before the token's end its bearer is told, or at once where less is left."""
 
 
+class Bearer(Protocol):
+    """The stream whose term it is."""
+
+    def say_expiring(self) -> None:
+        """The token ends soon."""
+        ...
+
+    def end(self, error: GatewayError | None) -> None:
+        """The term is over."""
+        ...
+
+
 class Term:
-    """The appointments that a grant makes: ``warn`` once, then ``end`` with the reason. Late by a tick, never early."""
+    """The appointments that a grant makes: a warning, once, then the end with its reason. Late by a tick, not early."""
 
-    __slots__ = ("_clock", "_end", "_grant", "_is_warned", "_timer", "_warn", "_wheel")
+    __slots__ = ("_bearer", "_clock", "_grant", "_is_warned", "_timer", "_wheel")
 
-    def __init__(
-        self, wheel: TimerWheel, clock: Clock, *, warn: Callable[[], None], end: Callable[[GatewayError], None]
-    ) -> None:
+    def __init__(self, wheel: TimerWheel, clock: Clock, bearer: Bearer) -> None:
         self._wheel = wheel
         self._clock = clock
-        self._warn = warn
-        self._end = end
+        self._bearer = bearer
         self._grant: Grant | None = None
         self._is_warned = False
         self._timer: Timer | None = None
@@ -52,15 +60,15 @@ class Term:
             return
         now = self._clock.now()
         if now >= grant.expires_at:
-            self._end(TokenExpired("The access token's time is over."))
+            self._bearer.end(TokenExpired("The access token's time is over."))
             return
         if now >= grant.entitled_until:
-            self._end(AccessWithdrawn("The entitlement of your organisation to this stream is over."))
+            self._bearer.end(AccessWithdrawn("The entitlement of your organisation to this stream is over."))
             return
         following = min(grant.expires_at, grant.entitled_until)
         if not self._is_warned and now >= grant.expires_at - WARNING_SECONDS:
             self._is_warned = True
-            self._warn()
+            self._bearer.say_expiring()
         elif not self._is_warned:
             following = min(following, grant.expires_at - WARNING_SECONDS)
         self._timer = self._wheel.schedule(following - now, self._look)

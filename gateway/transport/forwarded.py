@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -98,15 +98,17 @@ class ClientNaming:
         self._app = app
         self._trusted = trusted
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        # No coroutine for what only passes on, and no copy where nothing changes: both would stay as long as a stream.
         if scope["type"] in ("http", "websocket") and scope.get("client"):
             peer, port = scope["client"]
             client = self._trusted.client(peer, scope["headers"])
-            # The port was the last proxy's and says nothing of the client's.
-            scope = {**scope, "client": (client.address, port if client.address == peer else 0)}
+            if client.address != peer or client.scheme is not None:
+                # The port was the last proxy's and says nothing of the client's.
+                scope = {**scope, "client": (client.address, port if client.address == peer else 0)}
             if client.scheme is not None:
                 scope["scheme"] = _SECURE[scope["type"]][client.scheme]
-        await self._app(scope, receive, send)
+        return self._app(scope, receive, send)
 
 
 def parse_address(text: str) -> Address | None:

@@ -190,6 +190,19 @@ def read_correlation_id(scope: Scope) -> str:
 class _Answer:
     """What has been sent of one answer, and how to end it from there."""
 
+    __slots__ = (
+        "_broken",
+        "_correlation_id",
+        "_over",
+        "_resource_metadata",
+        "_scope",
+        "_send",
+        "close_code",
+        "code",
+        "reason",
+        "status",
+    )
+
     def __init__(
         self, scope: Scope, send: Send, *, correlation_id: str, resource_metadata: Callable[[], str] | None
     ) -> None:
