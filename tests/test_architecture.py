@@ -16,7 +16,10 @@ PACKAGE = ROOT / "gateway"
 # From the bottom up. An import points to a module of the same layer or of one further up in this list.
 # The longest name that fits a module decides: "gateway.hub" stands for all modules below it that have no line.
 LAYERS: list[tuple[str, list[str]]] = [
-    ("words", ["errors", "model", "cursor", "clock", "units", "uid", "counters", "ports", "status", "tracing"]),
+    (
+        "words",
+        ["errors", "model", "cursor", "clock", "units", "uid", "counters", "ports", "status", "tracing", "usage"],
+    ),
     (
         "rules",
         [

@@ -61,8 +61,9 @@ class Block:
         """Be an empty block again, of another page."""
         self.encoded_to = first
         self.writer = None
-        for entries in (self.index, self.ends, self.data_ends, self.gaps, self._chunks, self._chunk_ends):
-            entries.clear()
+        if self.index:
+            for entries in (self.index, self.ends, self.data_ends, self.gaps, self._chunks, self._chunk_ends):
+                entries.clear()
 
     @property
     def size(self) -> int:
@@ -87,6 +88,8 @@ class Block:
         if start == end:
             # Gaps where the protocol tells of them elsewhere.
             return b""
+        if not start and len(self._chunks) == 1 and end == self._chunk_ends[0]:
+            return self._chunks[0]
         at = bisect_right(self._chunk_ends, start)
         chunk_start = self._chunk_ends[at - 1] if at else 0
         if end <= self._chunk_ends[at]:
@@ -147,7 +150,7 @@ def cut(
     """
     total = len(block.index)
     gap = None
-    b = min(total, a + max_records)
+    b = total if total - a <= max_records else a + max_records
     for known in block.gaps:
         if after_gap and known.entry == a:
             a += 1
@@ -337,7 +340,10 @@ class View:
         if self.readers != 1 or self.selector is None or not self._blocks:
             return Block(first)
         _, block = self._blocks.popitem()
-        self._drop()
+        if self._blocks or self._slices:
+            # Left from when it had more readers.
+            self._drop()
+        self.bytes = 0
         block.restart(first)
         return block
 
