@@ -132,7 +132,7 @@ class Gateway:
             heartbeat_seconds=settings.stream.heartbeat_seconds,
             public_url=lambda: self.base_url,
         )
-        self._watch = Watch(self._registry, self._grant)
+        self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot)
         self._sessions = Sessions(self._registry, self._watch, others=self._bus)
         self._control.on_change.append(self._watch.ring)
         self._tickets = Tickets(

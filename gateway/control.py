@@ -74,7 +74,7 @@ class Control:
         self._contracts, self._verifier = contracts, verifier
         self._database = database(settings)
         self._workers = Workers(self._database)
-        self._store = Store(self._database)
+        self._store = Store(self._database, clock=clock)
         self._revocations = RevocationStore(self._database)
         self._issuer = issuer_store(settings, self._database)
         self._audit = AuditLog(self._database)

@@ -22,7 +22,8 @@
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
     ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
-    ├── TooManyViews               429  4429
+    ├── OverLimit                  429  4429  come back after the time given
+    │   └── RateLimited, TooManyConnections, QuotaExceeded, TooManyAttempts, TooManyViews
     ├── TooSlow                         4408
     └── Unavailable                503  4503  come back later; Draining
         Internal                   500  4500
@@ -402,14 +403,14 @@ class CursorExpired(Gone):
     action = "Go on from the earliest cursor in the answer, knowing that records between are lost."
 
 
-class TooManyViews(GatewayError):
-    """One more filter or set of fields than a tenant, or a stream, may have open on one node."""
+class OverLimit(GatewayError):
+    """More than is allowed now, and no more than that: the same request is good later."""
 
-    code = "too_many_views"
+    code = "rate_limited"
     status = 429
     close_code = 4429
-    title = "Too many different filters"
-    action = "Close reads you do not need, or use the same filter and fields in several."
+    title = "Limit reached"
+    action = "Come back after the time given."
 
     def __init__(
         self,
@@ -420,6 +421,46 @@ class TooManyViews(GatewayError):
         extensions: Mapping[str, object] | None = None,
     ) -> None:
         super().__init__(detail, retry_after_ms=retry_after_ms, headers=headers, extensions=extensions)
+
+
+class RateLimited(OverLimit):
+    """More requests than the plan allows in this time."""
+
+    code = "rate_limited"
+    title = "Too many requests"
+    action = "Come back after the time given, and ask less often; GET /v1/limits says how often the plan lets you."
+
+
+class TooManyAttempts(OverLimit):
+    """Too many refused credentials from the caller's address; whose they were is not looked at any more for a while."""
+
+    code = "too_many_attempts"
+    title = "Too many refused credentials"
+    action = "Come back after the time given, with a token that is good."
+
+
+class TooManyConnections(OverLimit):
+    """One more open read than the plan allows, over all nodes."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
+    action = "Close a read you do not need, or come back after the time given."
+
+
+class QuotaExceeded(OverLimit):
+    """What the plan gives for the day or month is used up."""
+
+    code = "quota_exceeded"
+    title = "Quota used up"
+    action = "Come back when the period is over, with the last cursor; or ask the provider for another plan."
+
+
+class TooManyViews(OverLimit):
+    """One more filter or set of fields than a tenant, or a stream, may have open on one node."""
+
+    code = "too_many_views"
+    title = "Too many different filters"
+    action = "Close reads you do not need, or use the same filter and fields in several."
 
 
 class TooSlow(GatewayError):

@@ -168,13 +168,17 @@ class Application:
 
 @dataclass(frozen=True, slots=True)
 class Entitlement:
-    """A tenant's right to a product at a plan, on days of the tenant's zone, half-open: ``start`` ≤ day < ``end``."""
+    """A tenant's right to a product at a plan, on days of the tenant's zone, half-open: ``start`` ≤ day < ``end``.
+
+    ``revision`` pins the plan's; None follows the newest one.
+    """
 
     tenant: str
     product: str
     plan: str
     start: date
     end: date | None = None
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +194,11 @@ class Tenant:
     entitlements: tuple[Entitlement, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Who a verified token says is calling. ``issuer`` is its configured name, ``expires_at`` epoch seconds."""
+class Principal(msgspec.Struct, frozen=True, gc=False):
+    """Who a verified token says is calling. ``issuer`` is its configured name, ``expires_at`` epoch seconds.
+
+    A msgspec struct because one is made for every token that was not seen before: 0.1 µs against 0.7 µs.
+    """
 
     issuer: str
     client_id: str
@@ -200,7 +206,7 @@ class Principal:
     scopes: frozenset[str]
     token_id: str
     expires_at: int
-    claims: Mapping[str, Any] = field(default_factory=dict)
+    claims: Mapping[str, Any] = msgspec.field(default_factory=dict)
 
     def spelt(self) -> dict[str, Any]:
         """The same as plain data, for other nodes: what was verified, never the token."""

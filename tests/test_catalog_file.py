@@ -319,7 +319,7 @@ BAD = [
         "to: 2026-07-01",
         "until: 2026-07-01",
         "until",
-        ["entitlements: unknown key, got 'until'", "product, plan, from, to"],
+        ["entitlements: unknown key, got 'until'", "product, plan, revision, from, to"],
     ),
     (
         "from: 2026-07-01}",

@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 from websockets.streams import StreamReader
 
 from gateway.cursor import CursorCodec
-from gateway.hub.view import Block
+from gateway.hub.block import Block
 from gateway.model import Contract, Record
 from gateway.subscription.encode import FRAMINGS, text_frame
 from gateway.subscription.envelope import FramingName

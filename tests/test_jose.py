@@ -27,6 +27,19 @@ def test_base64url_reads_only_what_it_would_write(text: bytes) -> None:
     assert encode_base64url(data).encode() == text
 
 
+def test_base64url_has_no_character_but_its_own() -> None:
+    own = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    for length, place in [(2, 0), (2, 1), (3, 2), (4, 0), (4, 3), (6, 5), (7, 6), (8, 2), (8, 7)]:
+        for foreign in set(range(256)) - set(own):
+            text = bytearray(b"A" * length)
+            text[place] = foreign
+            with pytest.raises(Malformed):
+                decode_base64url(bytes(text))
+    for text in (b"\\u0041AA", b'AAAA","AAAA', b"\\nAA", b"AA AA", b"AAAA\n", b"\nAAAA"):
+        with pytest.raises(Malformed):
+            decode_base64url(bytes(text))
+
+
 @given(
     value=st.dictionaries(
         st.text(), st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=20)
@@ -116,8 +129,9 @@ def made_up(chance: random.Random, depth: int = 0) -> str:
             return "[" + ",".join(value() for _ in range(chance.randrange(3))) + "]"
         return chance.choice(['"a"', '"b:"', '"{"', '":"', '""', "1", "null", "[]", "{}"])
 
-    members = (f'"{chance.choice("abcdef")}": {value()}' for _ in range(chance.randrange(5)))
-    return "{" + ", ".join(members) + "}"
+    space = chance.choice(["", " "])
+    members = (f'"{chance.choice("abcdef")}":{space}{value()}' for _ in range(chance.randrange(5)))
+    return "{" + f",{space}".join(members) + "}"
 
 
 def test_a_name_twice_is_found_at_every_level_whatever_stands_under_it() -> None:

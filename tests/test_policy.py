@@ -8,6 +8,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from gateway.auth.explain import TOLD, explain
 from gateway.auth.policy import CONDITIONS, decide, readable
@@ -337,7 +338,7 @@ def test_an_entitlement_holds_from_its_first_day_to_before_its_last_in_the_tenan
 def test_without_an_issuer_no_token_matches_where_several_are_configured() -> None:
     assert isinstance(decided(catalog=catalog_of(issuers=("idp", "builtin"))), TokenInvalid)
     assert isinstance(decided(catalog=catalog_of(issuers=())), TokenInvalid)
-    assert isinstance(decided(principal=replace(principal_of(), issuer="other")), TokenInvalid)
+    assert isinstance(decided(principal=structs.replace(principal_of(), issuer="other")), TokenInvalid)
 
 
 def test_the_plan_is_that_of_the_entitlement_in_force() -> None:

@@ -11,12 +11,13 @@ from gateway.clock import SystemClock
 from gateway.counters import Counters
 from gateway.cursor import Position
 from gateway.errors import Draining, GatewayError
+from gateway.hub.block import Slice
 from gateway.hub.feed import TopicFeed
 from gateway.hub.log import TopicLog
 from gateway.hub.past import Past
 from gateway.hub.pump import Pump
-from gateway.hub.view import Slice
 from gateway.model import FilterField, Grant, Plan, Principal, Record, Vector
+from gateway.subscription.budget import Budget
 from gateway.subscription.encode import FRAMINGS
 from gateway.subscription.filter import parse_terms
 from gateway.subscription.reading import Reading
@@ -48,6 +49,9 @@ class Sink:
 
     def accepted_monotonic(self) -> float:
         return 0.0
+
+    def unsent(self) -> int:
+        return 0
 
     def finish(self, error: GatewayError | None) -> None:
         pass
@@ -84,6 +88,7 @@ class Rig:
     def subscribe(self, *filters: str) -> tuple[Subscription, Sink]:
         terms = parse_terms(filters, FIELDS)
         sink = Sink()
+        counters = Counters()
         subscription = Subscription(
             session="x",
             grant=Grant(PRINCIPAL, "t", "a", contract(), Plan("p", 1, "P", "EUR")),
@@ -94,7 +99,10 @@ class Rig:
             pump=self.pump,
             wheel=self.wheel,
             clock=self.clock,
-            counters=Counters(),
+            counters=counters,
+            budget=Budget(
+                counters.begin_read("s", protocol="ndjson", plan="p", tenant="t"), pace=None, count=None, began=0
+            ),
             heartbeat_seconds=3600,
             on_end=lambda subscription: None,
         )

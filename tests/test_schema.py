@@ -14,9 +14,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from gateway import __version__
+from gateway.billing.tables import METADATA
 from gateway.catalog.file import load_catalog
 from gateway.catalog.store import Store
-from gateway.catalog.tables import METADATA
 from gateway.database.database import Bounds, Database
 from gateway.database.schema import VERSIONS, Schema, SchemaForeign, SchemaTooNew, SchemaTooOld
 from gateway.database.versions import v0001_catalog as first

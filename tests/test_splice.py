@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.cursor import CursorCodec, Position
+from gateway.hub.block import Gap
 from gateway.hub.log import TopicLog
 from gateway.hub.past import PAST_BYTES, Past
-from gateway.hub.view import SLICE_RECORDS, Gap, View
+from gateway.hub.view import SLICE_RECORDS, View
 from gateway.hub.views import Recipe, Views
 from gateway.kafka.replay import OutOfRange, Replayed
 from gateway.model import Contract, Record, RowMatch, Vector

@@ -17,7 +17,7 @@ import pytest
 from gateway.clock import ManualClock
 from gateway.counters import Total
 from gateway.errors import Draining, GatewayError, Internal, TokenExpired, TooSlow
-from gateway.hub.view import Slice
+from gateway.hub.block import Slice
 from gateway.model import Contract, Grant, Replay, RowMatch, Vector
 from gateway.subscription.encode import FRAMINGS, Framing
 from gateway.subscription.request import ReadRequest, Start
@@ -43,6 +43,7 @@ class FakeOutlet:
         self.accepted = time.monotonic()
         self.finished: list[GatewayError | None] = []
         self.break_with: Exception | None = None
+        self.left_behind = 0
 
     def write(self, piece: Slice) -> None:
         if self.break_with is not None:
@@ -57,6 +58,9 @@ class FakeOutlet:
 
     def accepted_monotonic(self) -> float:
         return self.accepted
+
+    def unsent(self) -> int:
+        return self.left_behind
 
     def finish(self, error: GatewayError | None) -> None:
         self.events.append("finish")

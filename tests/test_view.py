@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.cursor import CursorWriter
+from gateway.hub.block import Block, Gap, Slice, cut
 from gateway.hub.log import Page, TopicLog
-from gateway.hub.view import Block, Gap, Route, Slice, View, cut
+from gateway.hub.view import Route, View
 from gateway.model import Record, Vector
 from tests.parts.source import contract, encoder
 
@@ -39,6 +40,7 @@ class Model:
             unsealed.append(part)
             self.parts.append(part)
             self.block.index.append(index)
+            self.block.times.append(1_000 - entry)
             self.block.ends.append(self.block.size + size)
             before = self.block.data_ends[-1] if self.block.data_ends else 0
             self.block.data_ends.append(before + (0 if is_gap else size - 1))
@@ -233,6 +235,9 @@ class FailingOnce:
             raise ZeroDivisionError
         self._real.encode(block, records, first=first, chosen=chosen)
 
+    def encode_one(self, writer: CursorWriter, record: Record) -> tuple[bytes, int] | None:
+        return self._real.encode_one(writer, record)
+
 
 def test_an_encoder_that_breaks_off_leaves_no_half_encoded_page() -> None:
     log, _ = filled(1)
@@ -258,6 +263,12 @@ class EveryThird:
 
     def matches(self, record: Record) -> bool:
         return not record.offset % 3
+
+    def count_between(self, page: Page, a: int, b: int) -> tuple[int, int]:
+        return b - a, b - a
+
+    def count(self, records: Sequence[Record]) -> tuple[int, int]:
+        return len(records), len(records)
 
 
 @given(steps=st.lists(st.integers(1, 12), max_size=12), most=st.integers(1, 20))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import math
 import secrets
 from collections import OrderedDict
@@ -17,6 +16,7 @@ from gateway.auth.issuer import BUILTIN, sign_token
 from gateway.auth.signing import SigningKeys
 from gateway.clock import Clock
 from gateway.errors import OAuthRefusal, Unavailable
+from gateway.limits.addresses import network_of
 from gateway.model import Principal
 
 FAILURES_OF_ADDRESS: Final = 20
@@ -57,7 +57,7 @@ class Authority:
         A client that nobody knows costs the time of a wrong secret and is told the same. Who already came with a good
         secret from an address is not held up there by others who guess at the same client elsewhere.
         """
-        place = _network(address)
+        place = network_of(address)
         is_known = (client_id, place) in self._known_good
         # A try is charged before and given back where it was good: many at once count like one after the other.
         self._charge(client_id, place, is_known=is_known)
@@ -130,15 +130,3 @@ class Authority:
         """End the threads; what waits is not begun."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
 
-
-def _network(address: str | None) -> str:
-    """What tries are counted by: an IPv4 address, or the network that one customer has of IPv6."""
-    try:
-        found = ipaddress.ip_address(address or "")
-    except ValueError:
-        return address or "-"
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found, 64), strict=False))
-    return str(found)

@@ -26,6 +26,13 @@ class Buckets:
         self._keep(key, level - 1, now)
         return 0.0
 
+    def wait(self, key: str, *, now: float) -> float:
+        """What ``take`` would say, without taking."""
+        if key not in self._kept:
+            return 0.0
+        level = self._level(key, now)
+        return 0.0 if level >= 1 else (1 - level) / self._per_second
+
     def give_back(self, key: str, *, now: float) -> None:
         """Return one that was taken and need not have been."""
         self._keep(key, min(self._capacity, self._level(key, now) + 1), now)

@@ -14,15 +14,16 @@ What becomes of an entry of ``keys``:
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import jwt
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.hazmat.primitives.asymmetric.ec import (
+    ECDSA,
     SECP256R1,
     SECP384R1,
     SECP521R1,
@@ -33,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
+from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 
 from gateway.auth.edwards import ED448, ED25519, is_safe_public_key
 from gateway.auth.jose import Malformed, decode_base64url, decode_object
@@ -60,20 +62,7 @@ _EC_CURVES: dict[str, tuple[EllipticCurve, int, str]] = {
     "P-521": (SECP521R1(), 66, "ES512"),
 }
 _SECRET_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
-_PYJWT_NAMES = {"Ed25519": "EdDSA", "Ed448": "EdDSA"}
-_JWS = jwt.PyJWS()
 _HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
-# Made once: they hold no state, and making them is a twentieth of a check.
-_RSA_SCHEMES: dict[str, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = {
-    f"{kind}{bits}": (
-        # RFC 7518 §3.5: the salt is as long as the hash.
-        padding.PKCS1v15() if kind == "RS" else padding.PSS(padding.MGF1(each), salt_length=each.digest_size),
-        each,
-    )
-    for kind in ("RS", "PS")
-    for bits, each in _HASHES.items()
-}
-_VERIFIERS = {name: _JWS.get_algorithm_by_name(_PYJWT_NAMES.get(name, name)) for name in SUPPORTED_ALGORITHMS}
 
 
 class KeySetRefused(ValueError):
@@ -87,32 +76,56 @@ class KeySetRefused(ValueError):
 class VerifyingKey:
     """A public key and the algorithms it may be used with: those that fit its kind, its ``alg`` and the settings."""
 
-    __slots__ = ("algorithms", "kid", "public_key")
+    __slots__ = ("_checks", "algorithms", "kid", "public_key")
 
     def __init__(self, public_key: PublicKey, *, kid: str | None, algorithms: frozenset[str]) -> None:
         self.public_key = public_key
         self.kid = kid
         self.algorithms = algorithms
+        self._checks = {name: _check_of(public_key, name) for name in algorithms}
 
     def is_signature(self, signature: bytes, *, of: bytes, algorithm: str) -> bool:
         """Whether the holder of the private key signed ``of``; False too for an algorithm that does not fit.
 
-        The call goes to PyJWT's algorithm, or for RSA to what that calls, and not to its ``decode``, which would read
-        the token a second time: here the bytes that were checked are the bytes that were signed, and it saves 25 µs.
+        Straight to the key and not through a reader of tokens: here the bytes that were checked are the bytes that were
+        signed. Which kind of key this is, the algorithm tells: none is among ``algorithms`` that does not fit it.
         """
-        if algorithm not in self.algorithms:
+        check = self._checks.get(algorithm)
+        if check is None:
             return False
         try:
-            rsa = _RSA_SCHEMES.get(algorithm)
-            if rsa is None:
-                return _VERIFIERS[algorithm].verify(of, self.public_key, signature)
-            cast(RSAPublicKey, self.public_key).verify(signature, of, *rsa)
+            check(signature, of)
         except InvalidSignature:
             return False
-        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError) as error:
+        except (UnsupportedAlgorithm, ValueError, TypeError) as error:
             _LOG.info("signature check failed: %s", type(error).__name__)
             return False
         return True
+
+
+def _check_of(key: PublicKey, algorithm: str) -> Callable[[bytes, bytes], None]:
+    """Raises InvalidSignature where the first is none of the second by this key.
+
+    What it needs is made once, since it holds no state: making it is a twentieth of a check.
+    """
+    digest = _HASHES.get(algorithm[2:], _HASHES["256"])
+    if isinstance(key, RSAPublicKey):
+        verify, scheme = key.verify, cast(padding.AsymmetricPadding, padding.PKCS1v15())
+        if algorithm.startswith("PS"):
+            # RFC 7518 §3.5: the salt is as long as the hash.
+            scheme = padding.PSS(padding.MGF1(digest), salt_length=digest.digest_size)
+        return lambda signature, signed: verify(signature, signed, scheme, digest)
+    if isinstance(key, EllipticCurvePublicKey):
+        return partial(_check_ecdsa, key, ECDSA(digest), (key.key_size + 7) // 8)
+    return key.verify
+
+
+def _check_ecdsa(key: EllipticCurvePublicKey, scheme: ECDSA, length: int, signature: bytes, signed: bytes) -> None:
+    """JWS has the two numbers side by side (RFC 7518 §3.4), ``cryptography`` takes them as X.509 does."""
+    if len(signature) != 2 * length:
+        raise InvalidSignature
+    r, s = int.from_bytes(signature[:length], "big"), int.from_bytes(signature[length:], "big")
+    key.verify(encode_dss_signature(r, s), signed, scheme)
 
 
 class KeySource(Protocol):

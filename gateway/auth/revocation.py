@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -34,6 +35,10 @@ class Revocations:
 
     def __len__(self) -> int:
         return len(self._until)
+
+    def beyond(self, before: Revocations) -> frozenset[tuple[str, str, str | None]]:
+        """(kind, value, issuer) of what these refuse and those did not, or not for so long."""
+        return frozenset(key for key, until in self._until.items() if until > before._until.get(key, -math.inf))
 
     def check(self, principal: Principal, tenant: str | None, *, now: float) -> None:
         """Raises TokenInvalid for a revoked token or subject, AccessWithdrawn for an application or tenant."""

@@ -72,6 +72,7 @@ class Catalog:
         sorted_plans = tuple(sorted(plans, key=lambda plan: (plan.name, plan.revision)))
         sorted_tenants = tuple(sorted(map(_sorted_tenant, tenants), key=lambda tenant: tenant.name))
         latest = {plan.name: plan for plan in sorted_plans}
+        by_revision = {(plan.name, plan.revision): plan for plan in sorted_plans}
         holds = {product.name: (frozenset(product.streams), product.masks) for product in sorted_products}
         applications = {
             (issuer, application.client_id): (tenant, application)
@@ -88,7 +89,7 @@ class Catalog:
             places=dict(places or {}),
             _index=_Index(
                 applications=applications,
-                rights={tenant.name: _rights(tenant, latest, holds) for tenant in sorted_tenants},
+                rights={tenant.name: _rights(tenant, latest, by_revision, holds) for tenant in sorted_tenants},
                 tenants={tenant.name: tenant for tenant in sorted_tenants},
                 plans=latest,
                 origins=frozenset(
@@ -109,6 +110,20 @@ class Catalog:
     def tenant(self, name: str) -> Tenant | None:
         """A tenant by name."""
         return self._index.tenants.get(name)
+
+    def says_the_same(self, other: Catalog, *, tenant: str) -> bool:
+        """Whether both hold the same of a tenant: itself, its applications, what it may read, by what plan and how much
+        of it."""
+        mine, theirs = self._index.tenants.get(tenant), other._index.tenants.get(tenant)
+        if mine is None or theirs is None:
+            return mine is theirs
+        return (
+            mine == theirs
+            and self.issuers == other.issuers
+            and self._index.rights[tenant] == other._index.rights[tenant]
+            # To Python 1, 1.0 and true are equal; to a row filter they are not.
+            and repr(mine.attributes) == repr(theirs.attributes)
+        )
 
     def plan(self, name: str) -> Plan | None:
         """A plan's newest revision."""
@@ -146,20 +161,27 @@ def _sorted_tenant(tenant: Tenant) -> Tenant:
 
 
 def _rights(
-    tenant: Tenant, plans: Mapping[str, Plan], holds: Mapping[str, tuple[frozenset[str], Mapping[str, Masks]]]
+    tenant: Tenant,
+    latest: Mapping[str, Plan],
+    by_revision: Mapping[tuple[str, int], Plan],
+    holds: Mapping[str, tuple[frozenset[str], Mapping[str, Masks]]],
 ) -> tuple[Right, ...]:
     zone = ZoneInfo(tenant.time_zone)
+
+    def plan_of(one: Entitlement) -> Plan | None:
+        return latest.get(one.plan) if one.revision is None else by_revision.get((one.plan, one.revision))
+
     return tuple(
         Right(
             entitlement=entitlement,
-            plan=plans[entitlement.plan],
+            plan=plan,
             streams=holds[entitlement.product][0],
             masks=holds[entitlement.product][1],
             starts_at=_midnight(entitlement.start, zone),
             ends_at=_midnight(entitlement.end, zone) if entitlement.end is not None else math.inf,
         )
         for entitlement in tenant.entitlements
-        if entitlement.plan in plans and entitlement.product in holds
+        if (plan := plan_of(entitlement)) is not None and entitlement.product in holds
     )
 
 

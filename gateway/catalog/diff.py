@@ -28,6 +28,36 @@ class Change:
     fields: Mapping[str, tuple[Any, Any]]
     was: Key | None = None
 
+    def line(self) -> str:
+        """The change for people."""
+        line = f"{_SIGNS[self.action]} {spell_key(self.was or self.key)}"
+        if self.action == "changed":
+            return f"{line}: {', '.join(_changed_fields(self.fields))}"
+        if self.action == "created":
+            return f"{line}: {', '.join(f'{name} {stable_json(after)}' for name, (_, after) in self.fields.items())}"
+        return line
+
+    def to_dict(self) -> dict[str, Any]:
+        """The change for machines, fit for JSON."""
+        return {
+            "action": self.action,
+            "kind": self.key[0],
+            "name": spell_key(self.key).partition(" ")[2],
+            "fields": {name: {"before": before, "after": after} for name, (before, after) in self.fields.items()},
+        }
+
+    def stored(self) -> dict[str, Any]:
+        """The whole change as plain data; ``restored`` makes it of that again."""
+        fields = {name: list(pair) for name, pair in self.fields.items()}
+        return {"action": self.action, "key": self.key, "was": self.was, "fields": fields}
+
+    @classmethod
+    def restored(cls, stored: Mapping[str, Any]) -> Change:
+        """The change that ``stored`` spelled."""
+        was = None if stored["was"] is None else tuple(stored["was"])
+        fields = {name: (before, after) for name, (before, after) in stored["fields"].items()}
+        return cls(stored["action"], tuple(stored["key"]), fields, was)
+
 
 @dataclass(frozen=True, slots=True)
 class Diff:
@@ -46,7 +76,7 @@ class Diff:
 
     def lines(self) -> list[str]:
         """The diff for people."""
-        lines = [_line(change) for change in self.changes] or ["nothing to do"]
+        lines = [change.line() for change in self.changes] or ["nothing to do"]
         return lines + [f"= {spell_key(key)} is not in the file and stays; --prune removes it" for key in self.kept]
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,17 +84,7 @@ class Diff:
         return {
             "applied": self.applied,
             "revision": self.revision,
-            "changes": [
-                {
-                    "action": change.action,
-                    "kind": change.key[0],
-                    "name": spell_key(change.key).partition(" ")[2],
-                    "fields": {
-                        name: {"before": before, "after": after} for name, (before, after) in change.fields.items()
-                    },
-                }
-                for change in self.changes
-            ],
+            "changes": [change.to_dict() for change in self.changes],
             "kept": [{"kind": key[0], "name": spell_key(key).partition(" ")[2]} for key in self.kept],
         }
 
@@ -115,6 +135,9 @@ def plan_changes(
     absent = _absent(stored, wanted, set(moved.values()))
     if prune:
         for key in absent:
+            if after[key].is_suspended:
+                what = f"{spell_key(key)} is suspended by an admin and stays"
+                problems.add("catalog", what, allowed="a file that holds it, until an admin has resumed it")
             gone = {name: (value, None) for name, value in after.pop(key).fields.items()}
             changes.append(Change("removed", key, gone))
     return Planned(Diff(tuple(sorted(changes, key=_order)), () if prune else tuple(absent)), after)
@@ -185,15 +208,6 @@ def _refuse_old_revisions(
             revision, mine = newest[key[1]]
             what = f"plan {key[1]}: revision {key[2]} is published already"
             problems.add(places.get(mine, "catalog"), what, got=revision, allowed=f"revision {key[2]} or a later one")
-
-
-def _line(change: Change) -> str:
-    line = f"{_SIGNS[change.action]} {spell_key(change.was or change.key)}"
-    if change.action == "changed":
-        return f"{line}: {', '.join(_changed_fields(change.fields))}"
-    if change.action == "created":
-        return f"{line}: {', '.join(f'{name} {stable_json(after)}' for name, (_, after) in change.fields.items())}"
-    return line
 
 
 def _changed_fields(fields: Mapping[str, tuple[Any, Any]]) -> list[str]:

@@ -15,7 +15,7 @@ from gateway.catalog.catalog import Catalog, Key
 from gateway.catalog.exposure import NAME, NAME_ALLOWED
 from gateway.catalog.masks import read_masks
 from gateway.catalog.pricing_terms import KEYS as PRICING_KEYS
-from gateway.catalog.pricing_terms import parse_pricing
+from gateway.catalog.pricing_terms import parse_pricing, places_of_charges
 from gateway.catalog.problems import Problems
 from gateway.catalog.section import Section
 from gateway.catalog.source import Node, read_yaml
@@ -54,6 +54,8 @@ _TENANT_KEYS = (
     "applications",
     "entitlements",
 )
+_ENTITLEMENT_KEYS = ("product", "plan", "revision", "from", "to")
+_MAX_REVISION = 1_000_000
 _STATUSES = ("active", "suspended")
 _CURRENCY = re.compile(r"[A-Z]{3}")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,255}")
@@ -133,8 +135,10 @@ class _Reading:
         self.products.append(Product(name, section.text("title"), streams, masks))
 
     def _plan(self, section: Section, name: str) -> None:
-        revision = section.whole("revision", low=1, high=1_000_000)
-        self._declare(section, ("plan", name, str(revision)))
+        revision = section.whole("revision", low=1, high=_MAX_REVISION)
+        key = ("plan", name, str(revision))
+        self._declare(section, key)
+        self.places.update({(*key, *member): place for member, place in places_of_charges(section).items()})
         self.plans.append(
             Plan(
                 name=name,
@@ -198,8 +202,8 @@ class _Reading:
 
     def _entitlements(self, tenant: Section, name: str) -> list[Entitlement]:
         found: list[Entitlement] = []
-        for item in tenant.items("entitlements", allowed="a list of {product, plan, from, to}"):
-            section = Section(item, tenant.path("entitlements"), self.problems, keys=("product", "plan", "from", "to"))
+        for item in tenant.items("entitlements", allowed="a list of {product, plan, revision, from, to}"):
+            section = Section(item, tenant.path("entitlements"), self.problems, keys=_ENTITLEMENT_KEYS)
             if not isinstance(item.value, dict):
                 continue
             start, end = section.day("from", required=True), section.day("to")
@@ -207,9 +211,10 @@ class _Reading:
                 section.refuse("to", allowed=f"a date after {start}: the entitlement ends when that day begins")
                 end = None
             product, plan = section.text("product"), section.text("plan")
+            revision = section.whole("revision", low=1, high=_MAX_REVISION) if "revision" in section else None
             if start is None or not product or not plan:
                 continue
-            entitlement = Entitlement(tenant=name, product=product, plan=plan, start=start, end=end)
+            entitlement = Entitlement(tenant=name, product=product, plan=plan, start=start, end=end, revision=revision)
             key = entitlement_key(entitlement)
             if key in self.places:
                 what = f"tenant {name}: entitlement to {product} overlaps the one in {self.places[key]}"
@@ -218,6 +223,7 @@ class _Reading:
             self.places[key] = item.place
             self.places[(*key, "product")] = section.place("product")
             self.places[(*key, "plan")] = section.place("plan")
+            self.places[(*key, "revision")] = section.place("revision")
             found.append(entitlement)
         return found
 

@@ -62,6 +62,7 @@ def objects_of(catalog: Catalog) -> dict[Key, Fields]:
         for entitlement in tenant.entitlements:
             found[entitlement_key(entitlement)] = {
                 "plan": entitlement.plan,
+                "revision": entitlement.revision,
                 "to": entitlement.end.isoformat() if entitlement.end else None,
             }
     return found
@@ -110,7 +111,7 @@ def catalog_of(
             case ("entitlement", tenant, product, start):
                 end = date.fromisoformat(fields["to"]) if fields["to"] else None
                 entitlements.setdefault(tenant, []).append(
-                    Entitlement(tenant, product, fields["plan"], date.fromisoformat(start), end)
+                    Entitlement(tenant, product, fields["plan"], date.fromisoformat(start), end, fields["revision"])
                 )
     whole = [
         replace(
@@ -131,4 +132,10 @@ def problems_of(stored: Mapping[Key, Stored], *, places: Mapping[Key, str]) -> l
         if tenant is not None and ("tenant", tenant) not in stored:
             what = f"tenant {tenant} has objects owned by {one.owner} and cannot be removed"
             lines.append(problem_line("catalog", what, allowed="a tenant without them"))
+        if key[0] == "entitlement" and (pinned := one.fields["revision"]) is not None:
+            known = [other[2] for other in stored if other[:2] == ("plan", one.fields["plan"])]
+            if known and str(pinned) not in known:
+                place = places.get((*key, "revision"), "catalog")
+                what = f"tenant {tenant}: revision of plan {one.fields['plan']}"
+                lines.append(problem_line(place, what, got=pinned, allowed=", ".join(sorted(known, key=int))))
     return lines

@@ -13,19 +13,25 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from gateway.catalog.catalog import Catalog, Key
-from gateway.catalog.diff import Change, Diff, plan_changes
+from gateway.catalog.chronicle import write_down
+from gateway.catalog.diff import FILE, Change, Diff, plan_changes
+from gateway.catalog.history import CatalogChanged, Step, append_step, newest_step
 from gateway.catalog.objects import KINDS, Stored, catalog_of, objects_of, problems_of
 from gateway.catalog.problems import Problems
 from gateway.catalog.tables import LIVES, OBJECTS, SETTINGS, STATE, TOPICS
+from gateway.clock import Clock, SystemClock
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
 from gateway.errors import ConfigurationProblems
+from gateway.units import format_rfc3339
 
 
 class Store:
     """The catalog in a database that has its schema; safe to use from several threads, and processes, at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, clock: Clock | None = None) -> None:
+        """``clock`` says since when a change holds."""
+        self._clock = clock or SystemClock()
         self._reading = database.reading
         self._writing = database.writing
 
@@ -39,16 +45,28 @@ class Store:
         with self._reading() as connection:
             return _revision(connection), catalog_of(_stored(connection), issuers=issuers)
 
-    def apply(self, catalog: Catalog, *, dry_run: bool = False, prune: bool = False) -> Diff:
+    def apply(
+        self,
+        catalog: Catalog,
+        *,
+        dry_run: bool = False,
+        prune: bool = False,
+        actor: str = "",
+        since: int | None = None,
+    ) -> Diff:
         """Make the database say what the catalog says, whole or not at all; a second time there is nothing to do.
 
         Only file-owned objects are touched; those absent from the catalog stay unless ``prune``. An admin's
-        suspension stays. Raises ConfigurationProblems where the outcome would break a rule. A crash before the commit
-        leaves everything as it was.
+        suspension stays. ``actor`` is who applies, for the history. Raises ConfigurationProblems where the outcome
+        would break a rule, CatalogChanged where the catalog has changed after the revision ``since``. Of two at once
+        the second compares with what the first has made. A crash before the commit leaves everything as it was.
         """
         problems = Problems()
         with self._writing() as connection:
             revision = lock_revision(connection)
+            last = newest_step(connection)
+            if since is not None and last is not None and last.revision > since:
+                raise CatalogChanged(since, last)
             stored = _stored(connection)
             planned = plan_changes(stored, objects_of(catalog), prune=prune, places=catalog.places, problems=problems)
             lines = problems.lines + problems_of(planned.after, places=catalog.places)
@@ -57,8 +75,17 @@ class Store:
             if dry_run or not planned.diff:
                 return replace(planned.diff, revision=revision)
             _write(connection, planned.diff.changes, planned.after)
+            write_down(connection, planned.after, now=int(self._clock.now()))
             bump_revision(connection)
+            action = "apply --prune" if prune else "apply"
+            append_step(connection, Step(revision + 1, self._now(), FILE, actor, action, planned.diff.changes))
             return replace(planned.diff, applied=True, revision=revision + 1)
+
+    def catch_up_history(self) -> None:
+        """Write down what the catalog says, where a gateway of an older version changed it without doing so."""
+        with self._writing() as connection:
+            lock_revision(connection)
+            write_down(connection, _stored(connection), now=int(self._clock.now()))
 
     def suspend(self, tenant: str, *, suspended: bool, audit: Entry | None = None) -> bool:
         """Set or lift an admin's suspension, which outlives every apply. False where there is no such tenant.
@@ -67,15 +94,24 @@ class Store:
         """
         tenants = OBJECTS["tenant"]
         with self._writing() as connection:
-            lock_revision(connection)
-            changed = connection.execute(
-                tenants.update().where(tenants.c.name == tenant).values(suspended_by_admin=suspended)
-            ).rowcount
-            if changed:
-                bump_revision(connection)
-                if audit is not None:
-                    append(connection, audit)
-            return changed > 0
+            revision = lock_revision(connection)
+            query = sa.select(tenants.c.suspended_by_admin).where(tenants.c.name == tenant)
+            before: bool | None = connection.execute(query).scalar()
+            if before is None:
+                return False
+            connection.execute(tenants.update().where(tenants.c.name == tenant).values(suspended_by_admin=suspended))
+            bump_revision(connection)
+            if before is not suspended:
+                change = Change("changed", ("tenant", tenant), {"suspended_by_admin": (before, suspended)})
+                at, actor = (self._now(), "") if audit is None else (audit.at, audit.actor)
+                action = "tenant.suspend" if suspended else "tenant.resume"
+                append_step(connection, Step(revision + 1, at, "admin", actor, action, (change,)))
+            if audit is not None:
+                append(connection, audit)
+            return True
+
+    def _now(self) -> str:
+        return format_rfc3339(round(self._clock.now() * 1000))
 
     def get_or_create(self, name: str, factory: Callable[[], str]) -> str:
         """A setting's value, made by ``factory`` the first time; processes that race all get the one that won."""

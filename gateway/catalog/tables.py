@@ -1,5 +1,5 @@
-"""The tables of the database: the catalog's objects with their owner, secrets made once, the lives of topics, what was
-revoked, and what operators did."""
+"""The tables of the database: the catalog's objects with their owner and their history, secrets made once, the lives of
+topics, what was revoked, and what operators did."""
 
 from __future__ import annotations
 
@@ -73,6 +73,8 @@ OBJECTS: dict[str, sa.Table] = {
         sa.Column("product", sa.ForeignKey("products.name"), primary_key=True),
         sa.Column("starts_on", sa.String(10), primary_key=True),
         sa.Column("plan", sa.String(63), nullable=False),
+        # Of the plan; null follows the newest one.
+        sa.Column("revision", sa.Integer),
         sa.Column("ends_on", sa.String(10), key="to"),
     ),
 }
@@ -102,6 +104,17 @@ STATE = sa.Table(
     METADATA,
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+)
+HISTORY = sa.Table(
+    "catalog_history",
+    METADATA,
+    # The revision of the catalog that the change led to.
+    sa.Column("revision", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("at", sa.String(32), nullable=False),
+    sa.Column("owner", sa.String(16), nullable=False),
+    sa.Column("actor", sa.String(128), nullable=False),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("changes", _Json, nullable=False),
 )
 REVOCATIONS = sa.Table(
     "revocations",

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from gateway.catalog.catalog import Catalog, Key
+from gateway.catalog.currencies import check_currencies
 from gateway.catalog.masks import check_masks, spell_masks
 from gateway.catalog.problems import Problems
 from gateway.errors import ConfigurationProblems
@@ -68,7 +69,9 @@ def catalog_problems(
                 place = _place(catalog, key, "plan")
                 problems.add(place, f"tenant {tenant.name}: plan", got=entitlement.plan, choices=plans)
         _check_overlaps(catalog, tenant, problems)
+        _check_one_revision_a_plan(catalog, tenant, problems)
         _check_one_right_a_stream(catalog, tenant, streams_of, masks_of, problems)
+    check_currencies(catalog, problems)
     _check_applications(catalog, issuers, problems)
     return problems.lines
 
@@ -126,6 +129,20 @@ def _check_one_right_a_stream(
                     f" {spell_masks(first)} by {earlier.product} and {spell_masks(second)} by {later.product}"
                 )
                 problems.add(place, what, got=later.product, allowed="the same masks in both products, or dates apart")
+
+
+def _check_one_revision_a_plan(catalog: Catalog, tenant: Tenant, problems: Problems) -> None:
+    """Limits and charges apply once for a tenant and plan: of two revisions at once, nobody could say whose."""
+    by_plan: dict[str, list[Entitlement]] = {}
+    for entitlement in tenant.entitlements:
+        by_plan.setdefault(entitlement.plan, []).append(entitlement)
+    for plan, entitlements in by_plan.items():
+        for earlier, later in _overlapping(entitlements):
+            if earlier.revision != later.revision and earlier.product != later.product:
+                place = _place(catalog, entitlement_key(later), "revision", other=entitlement_key(earlier))
+                what = f"tenant {tenant.name}: plan {plan} at two revisions, for {earlier.product} and {later.product}"
+                allowed = f"the same one for both, here {earlier.revision or 'none'}"
+                problems.add(place, what, got=later.revision, allowed=allowed)
 
 
 def _overlapping(entitlements: Iterable[Entitlement]) -> list[tuple[Entitlement, Entitlement]]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,28 +25,42 @@ if TYPE_CHECKING:
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change and change nothing.")
 @click.option("--prune", is_flag=True, help="Remove objects that came from a file and are in none of these.")
+@click.option(
+    "--since",
+    type=click.IntRange(min=0),
+    metavar="REVISION",
+    help="Change nothing if the catalog has changed after this revision, which --dry-run names.",
+)
+@click.option("--by", metavar="NAME", help="Who applies, for the history.  [default: the system's user]")
 @settings_options
 @format_option
+@click.pass_context
 def apply(
+    ctx: click.Context,
     *,
     files: tuple[Path, ...],
     dry_run: bool,
     prune: bool,
+    since: int | None,
+    by: str | None,
     config: Path | None,
     assignments: tuple[str, ...],
     output: str,
 ) -> None:
     """Apply catalog files, as one catalog: all of it or nothing, and a second time there is nothing to do.
 
-    Prints the difference. Only objects that came from a file are touched; an admin's suspension stays.
+    Prints the difference. Only objects that came from a file are touched; an admin's suspension stays. Exit code 1
+    if the catalog has changed since the revision named.
 
     \b
     Example:
       gateway apply --dry-run catalog.yaml
+      gateway apply --since 12 catalog.yaml
     """
     settings = read_settings(config, assignments)
     from gateway.catalog.contracts import load_contracts
     from gateway.catalog.file import load_catalog
+    from gateway.catalog.history import CatalogChanged
     from gateway.config.adapters import database as open_database
 
     contracts = load_contracts(settings.contracts.dir)
@@ -51,33 +68,66 @@ def apply(
     if not dry_run:
         # Where SQLite's default file goes; with a database of its own the directory is merely there.
         settings.data.dir.mkdir(parents=True, exist_ok=True)
-    with contextlib.closing(open_database(settings)) as database:
-        if dry_run:
-            diff = _compare(database, catalog, prune=prune)
-        else:
-            diff = _write(database, catalog, prune=prune, may_upgrade=settings.database.auto_upgrade)
+    change = _Wanted(catalog, prune=prune, since=since, actor=_user() if by is None else by)
+    try:
+        with contextlib.closing(open_database(settings)) as database:
+            if dry_run:
+                diff = _compare(database, change)
+            else:
+                diff = _write(database, change, may_upgrade=settings.database.auto_upgrade)
+    except CatalogChanged as error:
+        click.echo(f"gateway: {error}", err=True)
+        ctx.exit(1)
     if output == "json":
         print_json(diff.to_dict())
         return
     for line in diff.lines():
         click.echo(line)
     if dry_run and diff:
+        click.echo(
+            f"compared with revision {diff.revision}: --since {diff.revision} applies this, if it stays the last"
+        )
         click.echo("nothing was changed: --dry-run")
 
 
-def _write(database: Database, catalog: Catalog, *, prune: bool, may_upgrade: bool) -> Diff:
-    from gateway.catalog.store import Store
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """What is to be applied, and how."""
+
+    catalog: Catalog
+    _: KW_ONLY
+    prune: bool
+    since: int | None
+    actor: str
+
+    def apply(self, database: Database, *, dry_run: bool = False) -> Diff:
+        """See ``Store.apply``."""
+        from gateway.catalog.store import Store
+
+        return Store(database).apply(
+            self.catalog, dry_run=dry_run, prune=self.prune, since=self.since, actor=self.actor
+        )
+
+
+def _user() -> str:
+    """Whose process this is, by name where it has one."""
+    try:
+        return f"user:{getpass.getuser()}"
+    except (KeyError, OSError):
+        return f"user:{os.getuid()}"
+
+
+def _write(database: Database, change: _Wanted, *, may_upgrade: bool) -> Diff:
     from gateway.database.faults import at_start
     from gateway.database.schema import Schema
 
     with at_start():
         Schema(database).require(may_upgrade=may_upgrade)
-        return Store(database).apply(catalog, prune=prune)
+        return change.apply(database)
 
 
-def _compare(database: Database, catalog: Catalog, *, prune: bool) -> Diff:
+def _compare(database: Database, change: _Wanted) -> Diff:
     """What would change; a database without any tables stays without, and one in memory stands in for it."""
-    from gateway.catalog.store import Store
     from gateway.database.database import Database
     from gateway.database.faults import at_start
     from gateway.database.schema import Schema
@@ -86,7 +136,7 @@ def _compare(database: Database, catalog: Catalog, *, prune: bool) -> Diff:
         schema = Schema(database)
         if schema.state().standing != "empty":
             schema.require(may_upgrade=False)
-            return Store(database).apply(catalog, dry_run=True, prune=prune)
+            return change.apply(database, dry_run=True)
     with contextlib.closing(Database("sqlite://")) as empty:
         Schema(empty).upgrade()
-        return Store(empty).apply(catalog, dry_run=True, prune=prune)
+        return change.apply(empty, dry_run=True)

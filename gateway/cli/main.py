@@ -12,6 +12,7 @@ import click
 from gateway import __version__
 from gateway.cli.access import access
 from gateway.cli.apply import apply
+from gateway.cli.catalog import catalog
 from gateway.cli.check import check
 from gateway.cli.contracts import contracts
 from gateway.cli.db import db
@@ -74,5 +75,5 @@ def main(*, debug: bool) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-for _command in (serve, demo, check, contracts, apply, access, db, token, client_secrets, keys, tail):
+for _command in (serve, demo, check, contracts, apply, catalog, access, db, token, client_secrets, keys, tail):
     main.add_command(_command)

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from gateway.cursor import CursorCodec, CursorWriter
-from gateway.hub.view import Block, Gap
+from gateway.hub.block import Block, Gap
 from gateway.model import UNREADABLE, Contract, Record, Vector
 from gateway.subscription.envelope import FramingName, envelope_of
 from gateway.subscription.mask import Mask
@@ -19,6 +19,7 @@ from gateway.subscription.projection import Projection
 from gateway.subscription.shape import Shape
 from gateway.uid import RecordIdentity
 from gateway.units import format_rfc3339
+from gateway.usage import UNIT_BYTES
 
 _json = msgspec.json.Encoder().encode
 
@@ -148,10 +149,11 @@ class RecordEncoder:
         if writer is None:
             raise ValueError("the block has no cursor writer: begin() gives it one")
         advance, seal, frame = writer.advance, writer.seal, self._framing.record
-        index, ends, data_ends = block.index, block.ends, block.data_ends
+        index, ends, data_ends, times = block.index, block.ends, block.data_ends, block.times
         end, data_end = (ends[-1], data_ends[-1]) if ends else (0, 0)
         parts: list[bytes] = []
         bad_from: bytes | None = None
+        bad_records = 0
         # What is not chosen does not move the cursors between: resuming only looks at it again.
         for at in range(len(records)) if chosen is None else chosen:
             record = records[at]
@@ -163,13 +165,16 @@ class RecordEncoder:
                     index.append(first + at)
                     ends.append(end)
                     data_ends.append(data_end)
+                    times.append(record.timestamp)
+                    bad_records = 0
+                bad_records += 1
                 advance(record.partition, record.next)
                 # Bad records in a row are one gap, and its entry stands at the last of them: a reader that starts
                 # between them must hear of it too.
                 index[-1] = first + at
                 continue
             if bad_from is not None:
-                end = self._close_gap(block, parts, bad_from, seal())
+                end = self._close_gap(block, parts, bad_from, seal(), bad_records)
                 bad_from = None
             advance(record.partition, record.next)
             cursor = seal()
@@ -177,16 +182,28 @@ class RecordEncoder:
             parts.append(part)
             end += len(part)
             data_end += cost
+            if not 0 < cost <= UNIT_BYTES:
+                block.is_plain = False
             index.append(first + at)
             ends.append(end)
             data_ends.append(data_end)
+            times.append(record.timestamp)
         if bad_from is not None:
-            self._close_gap(block, parts, bad_from, seal())
+            self._close_gap(block, parts, bad_from, seal(), bad_records)
         block.seal(parts)
 
-    def _close_gap(self, block: Block, parts: list[bytes], start: bytes, resumed_at: bytes) -> int:
+    def encode_one(self, writer: CursorWriter, record: Record) -> tuple[bytes, int] | None:
+        try:
+            body, cost = self._data(record.value)
+        except Undecodable:
+            return None
+        writer.advance(record.partition, record.next)
+        cursor = writer.seal()
+        return self._framing.record(cursor, self._spell(cursor, record, body)), cost
+
+    def _close_gap(self, block: Block, parts: list[bytes], start: bytes, resumed_at: bytes, records: int) -> int:
         """Give the gap entry at the end of ``block`` its bytes; returns where they end."""
-        gap = Gap(entry=len(block.index) - 1, reason="undecodable", start=start, resumed_at=resumed_at)
+        gap = Gap(entry=len(block.index) - 1, reason="undecodable", start=start, resumed_at=resumed_at, records=records)
         block.gaps.append(gap)
         part = self._framing.event("gap", gap.data(), cursor=resumed_at.decode())
         parts.append(part)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.errors import GatewayError
+from gateway.limits.pace import Hindrance
 from gateway.model import Grant
 from gateway.units import format_rfc3339
 
@@ -46,6 +47,20 @@ def auth_expiring(grant: Grant, *, session: str) -> dict[str, Any]:
     return {"expires_at": format_rfc3339(grant.expires_at * 1000), "refresh": f"/v1/sessions/{session}/token"}
 
 
-def checkpoint(*, behind_ms: int, retention_in_ms: int | None) -> dict[str, Any]:
+def checkpoint(
+    *, behind_ms: int, retention_in_ms: int | None, quota: Mapping[str, object] | None = None
+) -> dict[str, Any]:
     """Progress without records, and the heartbeat. ``retention_in_ms`` is None at the head and where it is unknown."""
-    return {"behind_ms": behind_ms, "retention_in_ms": retention_in_ms}
+    said: dict[str, Any] = {"behind_ms": behind_ms, "retention_in_ms": retention_in_ms}
+    return said if quota is None else {**said, "quota": dict(quota)}
+
+
+def throttled(hindrance: Hindrance, *, behind_ms: int, retention_in_ms: int | None) -> dict[str, Any]:
+    """The plan's rate paces the stream: which, at how much, and when it goes on."""
+    return {
+        "limit": hindrance.rate,
+        "unit": hindrance.limit,
+        "resume_in_ms": hindrance.resume_in_ms,
+        "behind_ms": behind_ms,
+        "retention_in_ms": retention_in_ms,
+    }

@@ -9,14 +9,15 @@ A reader that falls out of its log or track, or whose log was restarted, opens a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Final, Literal
 
 from gateway.counters import StreamCounters
 from gateway.errors import GatewayError, Unavailable
+from gateway.hub.block import UNBOUNDED, Block, Slice
 from gateway.hub.past import Past
 from gateway.hub.track import Track
-from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Route, Slice
+from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS, Route
 from gateway.hub.views import Recipe, Views
 from gateway.kafka.faults import OutOfRange
 from gateway.model import Vector
@@ -47,6 +48,8 @@ class Reading:
         "_after_gap",
         "_ahead_records",
         "_asked",
+        "_filtered",
+        "_hidden",
         "_is_closed",
         "_last_time",
         "_live",
@@ -91,6 +94,7 @@ class Reading:
         self._target = -1
         self._until: Vector = ()
         self._after_gap = False
+        self._filtered = self._hidden = 0
         self._last_time: int | None = None
         self.failed: GatewayError | None = None
         self.is_routed = view.selector is not None and view.selector.route is not None
@@ -99,22 +103,36 @@ class Reading:
     # ---- what a reader asks --------------------------------------------------------------------------------------
 
     def take(
-        self, *, max_records: int = SLICE_RECORDS, max_bytes: int = SLICE_BYTES, at_least_one: bool = True
+        self,
+        *,
+        max_records: int = SLICE_RECORDS,
+        max_bytes: int = SLICE_BYTES,
+        max_data_bytes: int = UNBOUNDED,
+        at_least_one: bool = True,
     ) -> Slice | None:
         """The next slice, or None where there is none now. A slice without body moved over what is not for us.
 
-        ``at_least_one=False``: None also where the next record is larger than ``max_bytes``.
+        ``at_least_one=False``: None also where the next record is larger than ``max_bytes``. With ``max_records`` 0
+        only what is not for us is passed, and None with ``more`` says that a record is next.
         """
         walk = self._walk
         if self._runs:
             piece = self._runs.take(
-                max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap, at_least_one=at_least_one
+                max_records=max_records,
+                max_bytes=max_bytes,
+                max_data_bytes=max_data_bytes,
+                after_gap=self._after_gap,
+                at_least_one=at_least_one,
             )
         else:
             if walk.is_lost:
-                walk = self._walk = self._place(walk.vector())
+                walk = self._go(self._place(walk.vector()))
             piece = walk.take(
-                max_records=max_records, max_bytes=max_bytes, after_gap=self._after_gap, at_least_one=at_least_one
+                max_records=max_records,
+                max_bytes=max_bytes,
+                max_data_bytes=max_data_bytes,
+                after_gap=self._after_gap,
+                at_least_one=at_least_one,
             )
         if piece is not None and (piece.records or piece.gap is not None):
             # What follows an undecodable stretch directly belongs to it.
@@ -126,8 +144,9 @@ class Reading:
         self._look_ahead(self._track)
         return piece
 
-    def take_usual(self) -> Slice | None:
-        """``take`` within the usual bounds, for streams: what all readers at the head take is found by one look."""
+    def take_usual(self, max_records: int = SLICE_RECORDS, max_data_bytes: int = UNBOUNDED) -> Slice | None:
+        """``take`` for streams: what all readers at the head take is found by one look, where it is within the
+        bounds."""
         walk = self._walk
         view = self._view
         piece = view.tail
@@ -138,10 +157,13 @@ class Reading:
             or walk.mode != "shared"
             or self._runs
             or self._after_gap
+            or piece.records > max_records
+            or piece.data_bytes > max_data_bytes
         ):
-            return self.take()
+            return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
         walk.index = piece.stop
         walk.trail = piece.trail
+        walk.given += piece.records
         return piece
 
     @property
@@ -209,6 +231,23 @@ class Reading:
             max(0, head - here[p]) for p, head in enumerate(log.head_vector) if p < len(here) and p % count == index
         )
 
+    def settle(self) -> tuple[int, int]:
+        """Records passed and not given since the last call: those that the reader's own filter took, and those that a
+        row filter hid."""
+        self._count_left_out()
+        found = self._filtered, self._hidden
+        self._filtered = self._hidden = 0
+        return found
+
+    def _count_left_out(self) -> None:
+        filtered, hidden = self._walk.settle()
+        self._filtered += filtered
+        self._hidden += hidden
+
+    def unsent(self, wire_bytes: int) -> Iterator[tuple[Block, int, int]]:
+        """Records taken last that lie wholly in the last ``wire_bytes``; see ``View.unsent``."""
+        return iter(()) if self._walk.mode == "merge" else self._walk.view.unsent(self._walk.index, wire_bytes)
+
     def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
         """Queue a gap as the next thing this reader gets. ``start`` is the cursor of its beginning where ``before`` is
         a vector of an earlier life, which would name other records in this one."""
@@ -226,6 +265,12 @@ class Reading:
             self._live.release(self._recipe)
 
     # ---- how it finds its way ------------------------------------------------------------------------------------
+
+    def _go(self, walk: Walk) -> Walk:
+        """From now on this way."""
+        self._count_left_out()
+        self._walk = walk
+        return walk
 
     def _place(self, here: Vector) -> Walk:
         """The walk on from ``here``: in the log, else along a track of the past."""
@@ -266,11 +311,11 @@ class Reading:
             return None
         here = self._walk.end_vector()
         if not _is_short_of(here, self._goal()):
-            self._walk = self._place(here)
+            self._go(self._place(here))
             return PASSED
         best = self._past.track(here)
         if best is not track:
-            self._walk = self._follow(best, here)
+            self._go(self._follow(best, here))
             return PASSED
         self._ask(track)
         return None
@@ -332,7 +377,7 @@ class Reading:
         moved = tuple(after)
         if any(after[p] != (before[p] if p < len(before) else 0) for p in range(len(after))):
             self.announce(reason, before=before, after=moved)
-        self._walk = self._place(moved)
+        self._go(self._place(moved))
 
 
 def _is_short_of(here: Vector, until: Vector) -> bool:

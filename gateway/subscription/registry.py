@@ -17,16 +17,19 @@ from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.cursor import CursorCodec, Position
 from gateway.errors import Draining, TooManyViews, Unavailable
+from gateway.hub.block import Gap
 from gateway.hub.feed import TopicFeed
 from gateway.hub.hub import Hub
 from gateway.hub.pump import Pump
-from gateway.hub.view import Gap, View
+from gateway.hub.view import View
 from gateway.hub.views import Recipe, Views
 from gateway.model import Contract, Grant, Transport, Vector
+from gateway.subscription.budget import Budget, Meter, Pace
 from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
 from gateway.subscription.opening import Opening
 from gateway.subscription.reading import AHEAD_RECORDS, REPLAY_RECORDS, Reading
 from gateway.subscription.request import ReadRequest
+from gateway.subscription.roster import Roster
 from gateway.subscription.selector import FieldIndex, selector
 from gateway.subscription.shape import Shape, offered, shape_of
 from gateway.subscription.subscription import Outlet, Subscription
@@ -97,6 +100,10 @@ class PullRead:
         self._ready.set()
         return False
 
+    def wake(self) -> None:
+        """The plan's rates may allow more. See ``Waiter``."""
+        self._ready.set()
+
     def cursor(self) -> str:
         return self._teller.cursor(self.reading.vector())
 
@@ -128,7 +135,12 @@ class Registry:
         counters: Counters,
         heartbeat_seconds: float,
         public_url: Callable[[], str],
+        pace: Callable[[Grant], Pace | None] = lambda grant: None,
+        meter: Meter | None = None,
     ) -> None:
+        """``pace``: what limits a read under this grant; ``meter`` None: nothing is metered."""
+        self._pace = pace
+        self._meter = meter
         self._public_url = public_url
         self._hub = hub
         self._codec = codec
@@ -136,7 +148,7 @@ class Registry:
         self._wheel = wheel
         self._clock = clock
         self._counters = counters
-        self._sessions: dict[str, Subscription] = {}
+        self.roster = Roster()
         self._reads: dict[str, _Read] = {}
         self._encoders: WeakValueDictionary[Hashable, RecordEncoder] = WeakValueDictionary()
         self._shapes: dict[str, Counter[tuple[str, Shape]]] = {}
@@ -145,7 +157,7 @@ class Registry:
         hub.on_feed_over.append(self._end_all_of)
 
     def __len__(self) -> int:
-        return len(self._sessions)
+        return len(self.roster)
 
     def refuse_while_draining(self) -> None:
         """Raises Draining once the drain has begun."""
@@ -254,10 +266,11 @@ class Registry:
             wheel=self._wheel,
             clock=self._clock,
             counters=self._counters,
+            budget=self.budget(grant, transport=transport),
             heartbeat_seconds=self.heartbeat_seconds,
             on_end=self._forget,
         )
-        self._sessions[session] = subscription
+        self.roster.add(subscription)
         self._count_shape(grant, shape, 1)
         self._reads[session] = _Read(shape, opening.request, outlet.framing)
         reading = self.reading(opening, grant, shape, teller, on_ready=subscription.wake)
@@ -269,8 +282,16 @@ class Registry:
             subscription.end(_over(opening.feed.over_reason))
         return subscription
 
+    def budget(self, grant: Grant, *, transport: Transport) -> Budget:
+        """For one read under this grant; whoever has it ends it, and its tally."""
+        tally = self._counters.begin_read(
+            grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
+        )
+        count = None if self._meter is None else self._meter.begin(grant, transport=transport)
+        return Budget(tally, pace=self._pace(grant), count=count, began=self._clock.now())
+
     def _forget(self, subscription: Subscription) -> None:
-        del self._sessions[subscription.session]
+        self.roster.remove(subscription)
         read = self._reads.pop(subscription.session)
         self._count_shape(subscription.grant, read.shape, -1)
 
@@ -282,11 +303,11 @@ class Registry:
 
     def session(self, session: str) -> Subscription | None:
         """The open stream of this name; None where this process has none."""
-        return self._sessions.get(session)
+        return self.roster.get(session)
 
     def subscriptions(self) -> list[Subscription]:
         """All that are open now."""
-        return list(self._sessions.values())
+        return list(self.roster)
 
     def renew(self, subscription: Subscription, grant: Grant) -> None:
         """Go on under ``grant`` from the next record on, with the parameters that the read was opened with.
@@ -307,12 +328,17 @@ class Registry:
             )
         else:
             shape = read.shape
+        self.roster.move(subscription, tenant=grant.tenant)
+        self._count_shape(before, read.shape, -1)
+        self._count_shape(grant, shape, 1)
+        if (grant.tenant, grant.application, grant.plan) != (before.tenant, before.application, before.plan):
+            subscription.budget.renew(grant, self._pace(grant))
+            # It may have waited for the rates of the plan before.
+            subscription.wake()
         if contract is before.contract and (shape, grant.rows) == (read.shape, before.rows):
             subscription.renew(grant)
             return
         teller = self.teller(feed, grant, shape, read.framing)
-        self._count_shape(before, read.shape, -1)
-        self._count_shape(grant, shape, 1)
         self._reads[subscription.session] = _Read(shape, read.request, read.framing)
         subscription.renew(grant)
         subscription.go_on_with(
@@ -330,7 +356,7 @@ class Registry:
 
     def _end_all_of(self, feed: TopicFeed, reason: str) -> None:
         """The feed is over: its readers come back with their cursors, and are told of a gap then if there is one."""
-        for subscription in [one for one in self._sessions.values() if one.feed is feed]:
+        for subscription in [one for one in self.roster if one.feed is feed]:
             subscription.end(_over(reason))
 
     async def drain(self, *, within_seconds: float = 10.0) -> None:
@@ -339,13 +365,13 @@ class Registry:
         The nodes that they go to get them at that pace, and not all at once.
         """
         self.draining.set()
-        needed_seconds = len(self._sessions) / DRAIN_PER_SECOND
+        needed_seconds = len(self.roster) / DRAIN_PER_SECOND
         until = self._clock.monotonic() + min(needed_seconds, within_seconds * DRAIN_SHARE)
-        while self._sessions:
+        while self.roster:
             # By the clock: on a busy loop turns come late, and then more have to leave in each.
             turns = (until - self._clock.monotonic()) / DRAIN_PAUSE_SECONDS
-            batch = math.ceil(len(self._sessions) / max(1, turns))
-            for subscription in list(self._sessions.values())[:batch]:
+            batch = math.ceil(len(self.roster) / max(1, turns))
+            for subscription in list(self.roster)[:batch]:
                 subscription.end(_draining())
             await asyncio.sleep(DRAIN_PAUSE_SECONDS)
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from gateway.hub.block import Block, Gap, Slice, cut
 from gateway.hub.log import Trail
-from gateway.hub.view import Block, Gap, Slice, View, cut
+from gateway.hub.view import View
 from gateway.model import Record, Vector
 
 
@@ -44,8 +45,8 @@ class Runs:
     def __len__(self) -> int:
         return len(self._items)
 
-    def push(self, records: Sequence[Record], *, start: Vector) -> None:
-        """Encode ``records``, which follow the vector ``start``, and queue what the view chooses of them."""
+    def push(self, records: Sequence[Record], *, start: Vector) -> int:
+        """Encode ``records``, which follow the vector ``start``, and queue what the view chooses of them: so many."""
         selector = self._view.selector
         chosen = None if selector is None else [at for at, one in enumerate(records) if selector.matches(one)]
         run = _Run(Block(0), Trail(0, start), records)
@@ -56,6 +57,7 @@ class Runs:
         self._view.encoder.encode(run.block, records, first=0, chosen=chosen)
         if run.block.index:
             self._items.append(run)
+        return len(records) if chosen is None else len(chosen)
 
     def announce(self, reason: str, *, before: Vector, after: Vector, start: str | None = None) -> None:
         """Queue a gap. ``start`` is the cursor of its beginning where ``before`` is a vector of an earlier life."""
@@ -64,7 +66,9 @@ class Runs:
         here = Trail(0, before if start is None else after)
         self._items.append(Slice(body=self._spelling.gap(gap), records=0, data_bytes=0, gap=gap, stop=0, trail=here))
 
-    def take(self, *, max_records: int, max_bytes: int, after_gap: bool, at_least_one: bool) -> Slice | None:
+    def take(
+        self, *, max_records: int, max_bytes: int, max_data_bytes: int, after_gap: bool, at_least_one: bool
+    ) -> Slice | None:
         """The next slice; None where there is none, or where its first record does not fit."""
         if not self._items:
             return None
@@ -77,6 +81,7 @@ class Runs:
             bisect_left(first.block.index, first.at),
             max_records=max_records,
             max_bytes=max_bytes,
+            max_data_bytes=max_data_bytes,
             stop=len(first.records),
             trail=first.trail,
             after_gap=after_gap,

@@ -202,8 +202,14 @@ class RecordSelector:
     """All conditions of one view. Make it with ``selector``."""
 
     def __init__(
-        self, equalities: Sequence[_Equality], conditions: Sequence[_Condition], shard: tuple[int, int]
+        self,
+        equalities: Sequence[_Equality],
+        conditions: Sequence[_Condition],
+        shard: tuple[int, int],
+        rows: _Equality | None = None,
     ) -> None:
+        """``rows``: which of the equalities is the row filter, the others being the reader's own."""
+        self._rows = rows
         self._equalities = equalities
         self._conditions = conditions
         self._shard, self._shards = shard
@@ -241,6 +247,17 @@ class RecordSelector:
             and all(condition.matches(record) for condition in self._conditions)
         )
 
+    def count_between(self, page: Page, a: int, b: int) -> tuple[int, int]:
+        """Of the records a ≤ k < b of the page: those of the reader's shard, and those of them in its rows."""
+        if self._shards > 1:
+            return self.count(page.records[a:b])
+        return b - a, b - a if self._rows is None else len(self._rows.places(page, a, b))
+
+    def count(self, records: Sequence[Record]) -> tuple[int, int]:
+        """The same for records one by one."""
+        own = [one for one in records if self._shards == 1 or one.partition % self._shards == self._shard]
+        return len(own), len(own) if self._rows is None else sum(map(self._rows.matches, own))
+
 
 def selector(
     *,
@@ -256,8 +273,10 @@ def selector(
     """
     equalities: list[_Equality] = []
     conditions: list[_Condition] = []
+    in_rows: _Equality | None = None
     if rows is not None:
-        equalities.append(_Equality(index(rows.pointer), frozenset(key_of(value) for value in rows.values)))
+        in_rows = _Equality(index(rows.pointer), frozenset(key_of(value) for value in rows.values))
+        equalities.append(in_rows)
     for term in sorted(terms, key=lambda one: (one.name, one.op, str(sorted(map(str, one.values))))):
         if term.is_equality:
             keys = frozenset(key_of(value) for value in term.values) | {UNDECODABLE}
@@ -266,4 +285,4 @@ def selector(
             conditions.append(_Condition(index(term.pointer), term))
     if not equalities and not conditions and shard == (0, 1):
         return None
-    return RecordSelector(equalities, conditions, shard)
+    return RecordSelector(equalities, conditions, shard, in_rows)

@@ -36,6 +36,10 @@ class Sessions:
         self._watch = watch
         self._others = others
 
+    def look_at(self, subscription: Subscription) -> None:
+        """Decide anew on one that has just opened; see ``Watch``."""
+        self._watch.look_at(subscription)
+
     async def refresh(self, session: str, principal: Principal, tenant: str) -> None:
         """Go on under another token, which is verified already. Raises SessionNotFound, WrongApplication, GrantRefused
         and then nothing has changed; Unavailable where a node that may know does not answer."""

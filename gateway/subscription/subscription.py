@@ -10,13 +10,14 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from gateway.clock import Clock
-from gateway.counters import CLIENT_GONE, Counters, Tally
+from gateway.counters import CLIENT_GONE, Counters
 from gateway.errors import GatewayError, Internal, TooSlow
+from gateway.hub.block import Slice
 from gateway.hub.feed import TopicFeed
 from gateway.hub.pump import Pump
-from gateway.hub.view import Slice
 from gateway.model import Grant, Transport, Vector
 from gateway.subscription import events
+from gateway.subscription.budget import Budget
 from gateway.subscription.encode import Framing
 from gateway.subscription.reading import Reading
 from gateway.subscription.term import Term
@@ -52,6 +53,10 @@ class Outlet(Protocol):
         """When the client was last known to take bytes, while paused."""
         ...
 
+    def unsent(self) -> int:
+        """Bytes that were written and are still in this process, or never left it."""
+        ...
+
     def finish(self, error: GatewayError | None) -> None:
         """End the response in order; ``error`` gives the close code. None: the client has gone."""
         ...
@@ -79,9 +84,9 @@ class Subscription:
         "_paused_by_client",
         "_pump",
         "_routed",
-        "_tally",
         "_term",
         "_wheel",
+        "budget",
         "counters",
         "ended",
         "feed",
@@ -106,9 +111,11 @@ class Subscription:
         wheel: TimerWheel,
         clock: Clock,
         counters: Counters,
+        budget: Budget,
         heartbeat_seconds: float,
         on_end: Callable[[Subscription], None],
     ) -> None:
+        self.budget = budget
         self.session = session
         self.grant = grant
         self.opened_at = clock.now()
@@ -127,9 +134,6 @@ class Subscription:
         self._paused_by_client = False
         self._idle = False
         self._routed = False
-        self._tally: Tally = counters.begin_read(
-            grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
-        )
         self._heartbeat: Timer | None = None
         self._pacing: Timer | None = None
         self._term = Term(wheel, clock, self)
@@ -156,6 +160,7 @@ class Subscription:
         if before is None or self.ended is not False:
             return
         self._settle_idle()
+        self.budget.settle(before)
         # What was found out on the way to here is told now: the other reading would not find it again.
         while (news := before.take_news()) is not None:
             self._outlet.write(news)
@@ -207,36 +212,51 @@ class Subscription:
             self._stand_aside()
             return False
         try:
-            piece = reading.take_usual()
+            piece = self.budget.take(reading)
             if piece is None:
                 if reading.failed is not None:
                     self.end(reading.failed)
+                elif self.budget.is_held(reading):
+                    self._hold()
                 else:
                     self._rest(reading)
                 return False
             if piece.body:
                 outlet.write(piece)
-                # Counted after the transport took it. A crash between the two loses at most this slice's count, and
-                # never counts what was not sent.
-                tally = self._tally
-                tally.records += piece.records
-                tally.bytes += piece.data_bytes
+                self.budget.took(piece)
             if reading.more:
                 return True
             if reading.is_routed:
                 self._rest(reading)
+            return False
+        except GatewayError as error:
+            # A quota is used up.
+            self.end(error)
             return False
         except Exception as error:
             log.error("a stream failed", exc_info=error)
             self.end(Internal("The stream failed."))
             return False
 
-    def _stand_aside(self) -> None:
-        """Leave the wake list until the outlet resumes, and watch that it does."""
+    def _hold(self) -> None:
+        """The plan's rates allow no more for now: nothing is dropped, and the order stays."""
+        self._leave_feed()
+        self.budget.wait(self)
+        hindrance = self.budget.news()
+        if hindrance is not None:
+            behind_ms, left_ms = self._standing()
+            self.say("throttled", events.throttled(hindrance, behind_ms=behind_ms, retention_in_ms=left_ms))
+
+    def _leave_feed(self) -> None:
         self.feed.forget(self)
         self._settle_idle()
         # From here on nobody says what comes, so standing still no longer means that nothing did.
         self._idle = self._routed = False
+
+    def _stand_aside(self) -> None:
+        """Leave the wake list until the outlet resumes, and watch that it does."""
+        self._leave_feed()
+        self.budget.forget(self)
         if self._outlet.paused and self._pacing is None:
             self._pacing = self._wheel.schedule(TOO_SLOW_SECONDS, self._check_pace)
 
@@ -280,10 +300,17 @@ class Subscription:
     def say_checkpoint(self) -> None:
         """Where the stream stands: its cursor, how old the next record to send is, and how long that one is there."""
         self._settle_idle()
+        if self.reading is not None:
+            self.budget.settle(self.reading)
+        behind_ms, left_ms = self._standing()
+        said = events.checkpoint(behind_ms=behind_ms, retention_in_ms=left_ms, quota=self.budget.quota_news())
+        self.say("checkpoint", said, with_cursor=True)
+
+    def _standing(self) -> tuple[int, int | None]:
+        """How old the next record to send is, and how long it can still be read, in milliseconds."""
         following = self.reading.next_time() if self.reading is not None else None
         age_ms = None if following is None else int(time.time() * 1000) - following
-        said = events.checkpoint(behind_ms=max(0, age_ms or 0), retention_in_ms=self._left_ms(age_ms))
-        self.say("checkpoint", said, with_cursor=True)
+        return max(0, age_ms or 0), self._left_ms(age_ms)
 
     def _left_ms(self, age_ms: int | None) -> int | None:
         """How long a record of this age can still be read, as Kafka keeps it and the contract allows."""
@@ -323,9 +350,8 @@ class Subscription:
                 timer.cancel()
         self._term.close()
         self.feed.forget(self)
-        self.counters.end_read(self._tally)
-        self.counters.count_close(self._tally.kind.stream, protocol=self.transport, reason=self._close_reason())
         self._outlet.on_resume = self._outlet.on_close = None
+        self._close_account(error)
         if self.reading is not None:
             self.reading.close()
         try:
@@ -341,6 +367,18 @@ class Subscription:
         finally:
             self._on_end(self)
 
+    def _close_account(self, error: GatewayError | None) -> None:
+        budget, tally = self.budget, self.budget.tally
+        budget.forget(self)
+        if self.reading is not None:
+            self._settle_idle()
+            budget.settle(self.reading)
+            if error is None or isinstance(error, TooSlow):
+                budget.take_back(self.reading, self._outlet.unsent())
+        budget.end()
+        self.counters.end_read(tally)
+        self.counters.count_close(tally.kind.stream, protocol=self.transport, reason=self._close_reason())
+
     def _close_reason(self) -> str:
         return self.ended.code if isinstance(self.ended, GatewayError) else CLIENT_GONE
 
@@ -355,8 +393,8 @@ class Subscription:
             "stream": grant.contract.stream,
             "transport": self.transport,
             "session": self.session,
-            "records": self._tally.records,
-            "bytes": self._tally.bytes,
+            "records": self.budget.tally.records,
+            "bytes": self.budget.tally.bytes,
             "close_reason": self._close_reason(),
         }
 

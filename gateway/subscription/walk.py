@@ -9,11 +9,13 @@ Another process, or another log of this one, interleaved the partitions in anoth
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
+from gateway.hub.block import Slice
 from gateway.hub.log import TopicLog, Trail
-from gateway.hub.view import Slice, View
-from gateway.model import Vector
+from gateway.hub.view import View
+from gateway.model import Record, Vector
 from gateway.subscription.runs import Runs
 
 
@@ -23,7 +25,19 @@ class Walk:
     What it merges goes to ``runs``; whoever takes, takes from there first.
     """
 
-    __slots__ = ("_reached", "_runs", "index", "log", "mode", "trail", "view")
+    __slots__ = (
+        "_counted",
+        "_filtered",
+        "_hidden",
+        "_reached",
+        "_runs",
+        "given",
+        "index",
+        "log",
+        "mode",
+        "trail",
+        "view",
+    )
 
     def __init__(self, log: TopicLog, view: View, runs: Runs, *, start: Vector, index: int) -> None:
         """``index`` is the log's floor of ``start``."""
@@ -34,6 +48,10 @@ class Walk:
         self.mode: Literal["merge", "shared"] = "shared" if log.ceil_index(start) == index else "merge"
         self._runs = runs
         self._reached = list(start)
+        self._counted = index
+        self._filtered = self._hidden = 0
+        self.given = 0
+        """Records taken from the shared view since ``settle``, those that a gap stands for included."""
 
     @property
     def is_lost(self) -> bool:
@@ -44,7 +62,9 @@ class Walk:
     def is_at_end(self) -> bool:
         return self.index >= self.log.head
 
-    def take(self, *, max_records: int, max_bytes: int, after_gap: bool, at_least_one: bool) -> Slice | None:
+    def take(
+        self, *, max_records: int, max_bytes: int, max_data_bytes: int, after_gap: bool, at_least_one: bool
+    ) -> Slice | None:
         """The next slice; None where there is none, or where its first record does not fit. A slice without body moved
         over what is not for this reader. Needs an empty queue of runs, and a walk that is not lost."""
         if self.mode == "merge":
@@ -52,14 +72,26 @@ class Walk:
             if not self._runs:
                 return None if self.is_at_end else PASSED
             return self._runs.take(
-                max_records=max_records, max_bytes=max_bytes, after_gap=after_gap, at_least_one=at_least_one
+                max_records=max_records,
+                max_bytes=max_bytes,
+                max_data_bytes=max_data_bytes,
+                after_gap=after_gap,
+                at_least_one=at_least_one,
             )
         piece = self.view.take(
-            self.index, max_records=max_records, max_bytes=max_bytes, after_gap=after_gap, at_least_one=at_least_one
+            self.index,
+            max_records=max_records,
+            max_bytes=max_bytes,
+            max_data_bytes=max_data_bytes,
+            after_gap=after_gap,
+            at_least_one=at_least_one,
         )
         if piece is not None:
             self.index = piece.stop
             self.trail = piece.trail
+            self.given += piece.records
+            if piece.gap is not None:
+                self.given += piece.gap.records
         return piece
 
     def vector(self) -> Vector:
@@ -114,7 +146,8 @@ class Walk:
             self.index = stop
             reached = self._reached
             fresh = [one for one in zone if one.partition >= len(reached) or one.offset >= reached[one.partition]]
-            self._runs.push(fresh, start=tuple(reached))
+            chosen = self._runs.push(fresh, start=tuple(reached))
+            self._count(fresh, chosen)
             for record in fresh:
                 if record.partition >= len(reached):
                     reached.extend([0] * (record.partition + 1 - len(reached)))
@@ -123,6 +156,35 @@ class Walk:
         if end is not None and end <= self.index:
             self.mode = "shared"
             self.trail = None
+            self._counted = self.index
+
+    # ---- what the view leaves out --------------------------------------------------------------------------------
+
+    def _count(self, records: Sequence[Record], chosen: int) -> None:
+        """Of records that were looked at one by one."""
+        if self.view.selector is not None:
+            own, seen = self.view.selector.count(records)
+            self._filtered += seen - chosen
+            self._hidden += own - seen
+
+    def settle(self) -> tuple[int, int]:
+        """Records that were passed and not given since the last call: taken away by the reader's own filter, and hidden
+        by a row filter. Of what the log has dropped in between nobody knows any more whose it was."""
+        selector = self.view.selector
+        if selector is not None and self.mode == "shared":
+            own = seen = 0
+            at = max(self._counted, self.log.first)
+            while at < self.index:
+                page = self.log.page_at(at)
+                end = min(self.index, page.end)
+                in_page = selector.count_between(page, at - page.first, end - page.first)
+                own, seen, at = own + in_page[0], seen + in_page[1], end
+            self._filtered += max(0, seen - self.given)
+            self._hidden += own - seen
+            self._counted, self.given = self.index, 0
+        found = self._filtered, self._hidden
+        self._filtered = self._hidden = 0
+        return found
 
 
 PASSED: Final = Slice(body=b"", records=0, data_bytes=0, gap=None, stop=0, trail=None)

@@ -3,31 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import AsyncIterator, Callable
 from typing import Final
 
-from gateway.errors import AccessWithdrawn, GatewayError, StreamEnded, StreamRetired, TokenInvalid, Unavailable
+from gateway.auth.reach import Moment, Reach
+from gateway.errors import (
+    AccessWithdrawn,
+    GatewayError,
+    Internal,
+    StreamEnded,
+    StreamRetired,
+    TokenInvalid,
+    Unavailable,
+)
 from gateway.model import Grant, Principal, Transport
 from gateway.subscription.registry import Registry
 from gateway.subscription.subscription import Subscription
 
+log = logging.getLogger("gateway.subscription")
 BATCH: Final = 200
-"""Streams looked at before others get their turn on the loop."""
+"""Streams or tenants looked at before others get their turn on the loop."""
 
 Decide = Callable[[Principal, str, Transport], Grant]
 """What policy allows a principal on a stream over a protocol now; raises the GatewayError that says why nothing."""
 
 
 class Watch:
-    """Ends streams whose access is withdrawn, and lets the others go on under what is granted now."""
+    """Ends streams whose access is withdrawn, and lets the others go on under what is granted now.
 
-    def __init__(self, registry: Registry, decide: Decide) -> None:
+    Only those are decided on again that the change may touch, compared from the moment up to which all were: a tenant's
+    withdrawal costs what that tenant reads, not what everybody does.
+    """
+
+    def __init__(self, registry: Registry, decide: Decide, *, moment: Callable[[], Moment]) -> None:
+        """``moment``: what may be read by whom now. What opens from here on is told to ``look_at``."""
         self._registry = registry
         self._decide = decide
+        self._moment = moment
+        self.seen = moment()
+        """The moment by which every open stream was decided on."""
         self._changed = asyncio.Event()
 
     def ring(self) -> None:
-        """Something has changed: every stream is looked at soon."""
+        """Something has changed: what it touches is looked at soon."""
         self._changed.set()
 
     async def run(self) -> None:
@@ -35,12 +54,31 @@ class Watch:
         while True:
             await self._changed.wait()
             self._changed.clear()
-            for number, subscription in enumerate(self._registry.subscriptions()):
-                if number % BATCH == BATCH - 1:
-                    await asyncio.sleep(0)
-                self._look_at(subscription)
+            now = self._moment()
+            async for subscription in self._touched(Reach(self.seen, now)):
+                self.look_at(subscription)
+            # Not before all were looked at: a round that is broken off is made up for by the next.
+            self.seen = now
 
-    def _look_at(self, subscription: Subscription) -> None:
+    async def _touched(self, reach: Reach) -> AsyncIterator[Subscription]:
+        """The streams that the change may touch; one may come twice."""
+        for number, tenant in enumerate(self._registry.roster.tenants(), start=1):
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+            if reach.takes_in_tenant(tenant):
+                for place, subscription in enumerate(self._registry.roster.of_tenant(tenant), start=1):
+                    yield subscription
+                    if place % BATCH == 0:
+                        await asyncio.sleep(0)
+        if reach.is_personal:
+            for number, subscription in enumerate(self._registry.subscriptions(), start=1):
+                if reach.takes_in(subscription.grant):
+                    yield subscription
+                if number % BATCH == 0:
+                    await asyncio.sleep(0)
+
+    def look_at(self, subscription: Subscription) -> None:
+        """Decide anew on one stream; it ends, goes on as it was, or goes on under what it is granted now."""
         if subscription.ended is not False:
             return
         held = subscription.grant
@@ -50,6 +88,10 @@ class Watch:
                 self._registry.renew(subscription, grant)
         except GatewayError as error:
             subscription.end(_withdrawn(error))
+        except Exception as error:
+            # Nobody may read on undecided, and one that fails must not be the reason that others do.
+            log.error("access to a stream could not be decided", exc_info=error)
+            subscription.end(Internal("The stream failed."))
 
     def refresh(self, subscription: Subscription, principal: Principal) -> None:
         """Go on under another token of the same application. Raises what a new open with it would meet."""

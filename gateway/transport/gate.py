@@ -17,7 +17,7 @@ from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
 from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
-from gateway.counters import Counters, Tally
+from gateway.counters import Counters
 from gateway.errors import (
     BadRequest,
     GatewayError,
@@ -28,6 +28,7 @@ from gateway.errors import (
 )
 from gateway.model import Application, Grant, Principal, Transport
 from gateway.subscription import events
+from gateway.subscription.budget import Budget
 from gateway.subscription.encode import Framing
 from gateway.subscription.opening import Opening, Openings
 from gateway.subscription.registry import Registry
@@ -205,15 +206,14 @@ class Gate:
             raise Unavailable("Your access has changed while this request waited.", retry_after_ms=0)
 
     @contextmanager
-    def counted(self, grant: Grant, *, transport: Transport) -> Iterator[Tally]:
-        """A read that is no subscription, open until the block is left."""
-        tally = self.counters.begin_read(
-            grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
-        )
+    def counted(self, grant: Grant, *, transport: Transport) -> Iterator[Budget]:
+        """The budget of a read that is no subscription, open until the block is left."""
+        budget = self.registry.budget(grant, transport=transport)
         try:
-            yield tally
+            yield budget
         finally:
-            self.counters.end_read(tally)
+            budget.end()
+            self.counters.end_read(budget.tally)
 
     def subscribe(
         self,
@@ -230,6 +230,8 @@ class Gate:
         subscription = self.registry.subscribe(
             opening, grant, shape, session=session, transport=transport, outlet=outlet
         )
+        # What was withdrawn while the way in was gone through was told to those who were open then.
+        self.sessions.look_at(subscription)
         scope["state"]["access_fields"]["session"] = session
         scope["state"]["access_summary"] = subscription.summary
         span = current_span.get()

@@ -29,6 +29,17 @@ def negotiate(accept: Sequence[bytes]) -> Transport:
     return next(transport for _, transport in MEDIA_TYPES if quality[transport] == best)
 
 
+def choose(accept: Sequence[bytes], medias: Sequence[str]) -> str:
+    """The one of ``medias`` that Accept likes best, the first of those it likes equally. Raises NotAcceptable."""
+    ranges = _ranges(accept)
+    if not ranges:
+        return medias[0]
+    best = max(medias, key=lambda media: _quality(media, ranges))
+    if _quality(best, ranges) <= 0:
+        raise NotAcceptable(f"Served here: {', '.join(medias)}.")
+    return best
+
+
 def demand(accept: Sequence[bytes], media: str) -> None:
     """Raises NotAcceptable where Accept rules ``media`` out; an address that forces a protocol serves only that."""
     ranges = _ranges(accept)

@@ -12,7 +12,7 @@ from typing import Final
 from starlette.types import Send
 
 from gateway.errors import GatewayError
-from gateway.hub.view import Slice
+from gateway.hub.block import Slice
 from gateway.ports import DirectWriter
 from gateway.subscription.encode import Framing
 from gateway.subscription.subscription import Subscription
@@ -53,6 +53,9 @@ class _DirectOutlet:
 
     def accepted_monotonic(self) -> float:
         return self._writer.accepted_monotonic
+
+    def unsent(self) -> int:
+        return self._writer.unsent()
 
     def abort(self) -> None:
         self._writer.abort()
@@ -147,6 +150,9 @@ class QueuedOutlet:
 
     def accepted_monotonic(self) -> float:
         return self._accepted_monotonic
+
+    def unsent(self) -> int:
+        return self._bytes
 
     def finish(self, error: GatewayError | None) -> None:
         self.error = error

@@ -9,12 +9,15 @@ from typing import Any, Final
 import msgspec
 from starlette.types import Receive, Scope, Send
 
+from gateway.errors import QuotaExceeded
 from gateway.hub.pump import TURN_SECONDS
 from gateway.model import Grant, Transport
+from gateway.subscription.budget import Budget
 from gateway.subscription.registry import PullRead
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.shape import Shape
 from gateway.transport.gate import Gate
+from gateway.usage import Usage
 
 TRANSPORT: Transport = "pull"
 MEDIA_TYPE = "application/json"
@@ -29,8 +32,8 @@ FULLER_SECONDS: Final = 0.25
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
-    page = _Page(request)
-    with gate.counted(grant, transport=TRANSPORT) as tally:
+    with gate.counted(grant, transport=TRANSPORT) as budget:
+        page = _Page(request, budget)
         async with gate.open(scope, grant, request, shape, transport=TRANSPORT) as opening:
             headers = gate.stream_headers(opening, grant, shape)
             read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
@@ -39,6 +42,7 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
                 gate.check_still_granted(grant, transport=TRANSPORT)
                 body = page.body(read, grant, shape)
             finally:
+                budget.forget(read)
                 read.close()
         headers += [
             (b"content-type", b"application/json"),
@@ -49,21 +53,24 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.body", "body": body})
         if is_heard:
             # After the server took it, as on every protocol: what was not sent is not counted.
-            tally.records += page.records
-            tally.bytes += page.data_bytes
-        scope["state"]["access_fields"].update(records=tally.records, bytes=tally.bytes)
+            budget.deliver(page.usage)
+            budget.settle(read.reading)
+        scope["state"]["access_fields"].update(records=budget.tally.records, bytes=budget.tally.bytes)
 
 
 class _Page:
     """One answer as it fills."""
 
-    def __init__(self, request: ReadRequest) -> None:
+    def __init__(self, request: ReadRequest, budget: Budget) -> None:
         self._request = request
+        self._budget = budget
         self._parts: list[bytes] = []
         self._bytes = 0
         self._gaps: list[dict[str, Any]] = []
+        self._throttled_ms = 0
+        self._is_over = False
         self.records = 0
-        self.data_bytes = 0
+        self.usage = Usage()
 
     async def fill(self, read: PullRead, *, draining: asyncio.Event, receive: Receive) -> bool:
         """Take what is there; wait for the first record as long as the request says, unless this node is stopped.
@@ -78,10 +85,17 @@ class _Page:
             await self._take(read)
             if read.reading.failed is not None:
                 raise read.reading.failed
-            if self._full() or (self.records and read.reading.more):
+            is_held = self._budget.is_held(read.reading) and not self._full()
+            hindrance = self._budget.hindrance() if is_held else None
+            if hindrance is not None:
+                self._throttled_ms = hindrance.resume_in_ms
+                if self.records:
+                    # A shorter page, which says when there may be more.
+                    return True
+            if self._full() or (self.records and read.reading.more and not is_held):
                 # Of what is there already, the next record would be too much.
                 return True
-            if read.reading.mode != "replay" and (self.records or self._gaps):
+            if read.reading.mode != "replay" and (self.records or self._gaps) and not is_held:
                 return True
             if self.records and loop.time() - began >= FULLER_SECONDS:
                 # A replay that finds little (a narrow filter) gives what it has found.
@@ -89,17 +103,20 @@ class _Page:
             deadline = patience
             if self.records:
                 deadline = began + FULLER_SECONDS
-            elif read.reading.mode == "replay":
+            elif read.reading.mode == "replay" or is_held:
+                # A page has at least one record where there is one: the plan's rate gives it soon.
                 deadline = max(patience, replay_patience)
             if draining.is_set() or loop.time() >= deadline:
                 if read.reading.stalled is not None and not self._gaps and not self.records:
                     raise read.reading.stalled
                 return True
+            if is_held:
+                self._budget.wait(read)
             if await _first(read.wait(), draining.wait(), receive, seconds=deadline - loop.time()):
                 return False
 
     def _full(self) -> bool:
-        return self.records >= self._request.limit or self._bytes >= self._request.max_bytes
+        return self._is_over or self.records >= self._request.limit or self._bytes >= self._request.max_bytes
 
     async def _take(self, read: PullRead) -> None:
         turn_ends = time.monotonic() + TURN_SECONDS
@@ -107,16 +124,26 @@ class _Page:
             room = self._request.max_bytes - self._bytes
             if room <= 0:
                 return
-            piece = read.reading.take(
-                max_records=self._request.limit - self.records, max_bytes=room, at_least_one=not self._parts
-            )
+            try:
+                piece = self._budget.take_page(
+                    read.reading,
+                    max_records=self._request.limit - self.records,
+                    max_bytes=room,
+                    at_least_one=not self._parts,
+                )
+            except QuotaExceeded:
+                if not self.records:
+                    raise
+                # What was within the quota is given; the next request is told of its end.
+                self._is_over = True
+                return
             if piece is None:
                 return
             if piece.body:
                 self._parts.append(piece.body)
                 self._bytes += len(piece.body)
             self.records += piece.records
-            self.data_bytes += piece.data_bytes
+            self.usage += self._budget.reserve(piece)
             if piece.gap is not None:
                 self._gaps.append({"before": self.records, **piece.gap.data()})
             if time.monotonic() > turn_ends:
@@ -133,7 +160,7 @@ class _Page:
         if grant.rows is None:
             # With a row filter the lag would tell the volume of others.
             tail["lag"] = read.reading.remaining(shape.shard)
-        tail |= {"throttled_ms": 0, "gaps": self._gaps}
+        tail |= {"throttled_ms": self._throttled_ms, "gaps": self._gaps}
         records = b"".join(self._parts)[:-1]
         return b'{"records":[%b],%b' % (records, msgspec.json.encode(tail)[1:])
 

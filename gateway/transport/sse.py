@@ -86,7 +86,7 @@ def _greet(subscription: Subscription) -> None:
     Whoever is cut off before the first record needs an id to come back with: an EventSource without one would ask for
     ``from=latest`` again, and never see what came in between.
     """
-    if subscription.reading is not None and subscription.reading.at_head:
+    if subscription.ended is False and subscription.reading is not None and subscription.reading.at_head:
         subscription.say_checkpoint()
 
 

@@ -197,9 +197,9 @@ def tampered(corpus: Corpus) -> Iterator[Flaw]:
             "airport": "JFK",
         }
         for name, value in changes.items():
-            changed = encode(json.dumps({**claims, name: value}).encode())
+            changed = encode(json.dumps({**claims, name: value}, separators=(",", ":")).encode())
             yield f"{name}, {key.kid}", f"{header}.{changed}.{signature}", "signature"
-        respelled = encode(json.dumps(claims, separators=(",", ":")).encode())
+        respelled = encode(json.dumps(claims).encode())
         yield f"only respelled, {key.kid}", f"{header}.{respelled}.{signature}", "signature"
         retyped = encode(json.dumps({**json.loads(decode(header)), "typ": "AT+JWT"}).encode())
         yield f"header respelled, {key.kid}", f"{retyped}.{payload}.{signature}", "signature"

@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from starlette.types import Scope
 
+from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import MemoryTickets, Tickets
+from gateway.auth.tokens import TokenVerifier
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.contracts import Contracts
 from gateway.clock import Clock, SystemClock
 from gateway.counters import Counters
 from gateway.cursor import CursorCodec
@@ -29,6 +33,7 @@ from gateway.kafka.faults import OutOfRange
 from gateway.kafka.reader import ReaderStatus
 from gateway.kafka.replay import Replayed
 from gateway.model import Contract, Grant, Plan, Principal, Record, RowMatch, Transport, Vector
+from gateway.subscription.budget import Meter, Pace
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
 from gateway.subscription.envelope import FramingName
 from gateway.subscription.opening import Opening, Openings
@@ -46,6 +51,9 @@ CLUSTER = "main"
 CURSOR_KEY = b"a cursor key of tests"
 UID_KEY = b"a uid key of tests"
 PUBLIC_URL = "http://gateway.example"
+NEVER = Snapshot(Contracts(), Catalog.build(), TokenVerifier([], clock=SystemClock()), Revocations())
+"""A moment at which nothing may be read by anybody."""
+
 FAR = 4_000_000_000
 """A moment in epoch seconds at which no test runs."""
 
@@ -313,6 +321,8 @@ class Engine:
         memory_bytes: int = 1 << 30,
         linger_seconds: float = 30.0,
         heartbeat_seconds: float = 15.0,
+        pace: Callable[[Grant], Pace | None] = lambda grant: None,
+        meter: Meter | None = None,
     ) -> None:
         self.kafka = kafka
         self.lives: dict[tuple[str, str], int] = {}
@@ -359,6 +369,8 @@ class Engine:
             counters=self.counters,
             heartbeat_seconds=heartbeat_seconds,
             public_url=lambda: PUBLIC_URL,
+            pace=pace,
+            meter=meter,
         )
         self.openings = Openings(self.hub, self.codec, self.clock)
 
@@ -373,7 +385,7 @@ class Engine:
 
         gate = TrustingGate(
             snapshot=none,
-            sessions=Sessions(self.registry, Watch(self.registry, granted), others=None),
+            sessions=Sessions(self.registry, Watch(self.registry, granted, moment=lambda: NEVER), others=None),
             tickets=Tickets(MemoryTickets(self.clock), self.clock),
             openings=self.openings,
             registry=self.registry,

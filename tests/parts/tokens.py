@@ -166,7 +166,8 @@ def decode(text: str) -> bytes:
 
 
 def _spelled(part: Any) -> bytes:
-    return part if isinstance(part, bytes) else json.dumps(part).encode()
+    # Without spaces, as issuers write it.
+    return part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode()
 
 
 def _merged(right: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

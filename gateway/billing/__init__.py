@@ -1,0 +1,1 @@
+"""What usage costs: prices, rating and statements. Decimal throughout, never a float."""

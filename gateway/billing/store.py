@@ -1,0 +1,428 @@
+"""Statements in SQL: drafts that may be made again, final ones that never change, numbers without gaps, adjustments.
+
+Every method blocks. A statement becomes final in one transaction: its number is taken, its body sealed and its
+adjustments marked there, or nothing of it happened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.billing.errors import StatementConflict, StatementNotFound
+from gateway.billing.inforce import Revisions
+from gateway.billing.statement import Status, content_digest, encode, finalized, shown
+from gateway.billing.tables import ADJUSTMENTS, COUNTERS, LEADER, LOST, STATEMENTS
+from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
+from gateway.database.audit import Entry, append
+from gateway.database.database import Database
+from gateway.units import format_rfc3339
+
+KEPT_PREVIEWS: Final = 50
+"""Of a tenant; the oldest go."""
+
+_DIGITS: Final = 6
+_CLOSED: Final = ("FINAL", "CREDITED")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A statement as the database has it. ``text`` is the body's canonical JSON, as it was written."""
+
+    id: str
+    made: int
+    tenant: str
+    status: Status
+    is_preview: bool
+    starts_at: int
+    ends_at: int
+    serial: int | None
+    number: str | None
+    text: str
+    hash: str
+    previous_hash: str | None
+    approved_by: str | None
+    approved_content: str | None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Raises ValueError where the text is no JSON any more."""
+        found: dict[str, Any] = msgspec.json.decode(self.text)
+        return found
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has its number."""
+        return self.status in _CLOSED
+
+    def shown(self) -> dict[str, Any]:
+        """As everybody sees it."""
+        return shown(self.body, status=self.status, fingerprint_hex=self.hash, approved_by=self.approved_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A credit (below 0) or debit on a tenant's next statement, before tax; ``credits`` names one it takes back whole."""
+
+    number: int
+    tenant: str
+    name: str
+    reason: str
+    made_by: str
+    amount: Decimal
+    credits: str | None = None
+
+
+class StatementStore:
+    """One database's statements; safe to use from several threads, and processes, at once."""
+
+    def __init__(self, database: Database) -> None:
+        self._reading = database.reading
+        self._writing = database.writing
+
+    # ---- what the catalog said ---------------------------------------------------------------------------------------
+
+    def history(self, *, tenants: Iterable[str] | None = None) -> tuple[Revisions, dict[str, list[Held]]]:
+        """Every published revision, and what was told of these tenants' entitlements (None: of all)."""
+        with self._reading() as connection:
+            revisions = Revisions(read_revisions(connection))
+            held: dict[str, list[Held]] = {}
+            for one in read_entitlements(connection, tenants=tenants):
+                held.setdefault(one.tenant, []).append(one)
+            return revisions, held
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def find(self, reference: str, *, tenant: str | None = None) -> Kept:
+        """By number or id, of this tenant (None: of any). Raises StatementNotFound."""
+        table = STATEMENTS
+        named = sa.or_(table.c.number == reference, table.c.id == reference)
+        query = sa.select(table).where(named)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        with self._reading() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise StatementNotFound
+        return _kept(row)
+
+    def page(self, *, tenant: str | None, limit: int, before: int | None = None) -> list[Kept]:
+        """The newest first; those made before the one with ``made`` == ``before``."""
+        table = STATEMENTS
+        query = sa.select(table).order_by(table.c.made.desc()).limit(limit)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        if before is not None:
+            query = query.where(table.c.made < before)
+        with self._reading() as connection:
+            return [_kept(row) for row in connection.execute(query).mappings()]
+
+    def closed(self, *, tenant: str, newest: int | None = None) -> list[Kept]:
+        """A tenant's final statements in the order of their numbers; only the newest so many."""
+        table = STATEMENTS
+        query = sa.select(table).where(table.c.tenant == tenant, table.c.status.in_(_CLOSED))
+        query = query.order_by(table.c.serial.desc())
+        if newest is not None:
+            query = query.limit(newest)
+        with self._reading() as connection:
+            return [_kept(row) for row in connection.execute(query).mappings()][::-1]
+
+    def serials(self) -> list[tuple[int, str, str]]:
+        """Serial, number and tenant of every final statement, in order."""
+        table = STATEMENTS
+        query = sa.select(table.c.serial, table.c.number, table.c.tenant).where(table.c.status.in_(_CLOSED))
+        with self._reading() as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(table.c.serial))]
+
+    def last_serial(self) -> int:
+        """The last that was given."""
+        with self._reading() as connection:
+            query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == "number")
+            return int(connection.execute(query).scalar_one())
+
+    def last_ends(self) -> dict[str, int]:
+        """By tenant, up to when it has final statements."""
+        table = STATEMENTS
+        query = sa.select(table.c.tenant, sa.func.max(table.c.ends_at)).where(table.c.status.in_(_CLOSED))
+        with self._reading() as connection:
+            return {row[0]: int(row[1]) for row in connection.execute(query.group_by(table.c.tenant))}
+
+    # ---- drafts ------------------------------------------------------------------------------------------------------
+
+    def keep(self, body: Mapping[str, Any], *, starts_at: int, ends_at: int) -> Kept:
+        """Write a draft, in the place of the one with its id. Where that is final already, it stays and is returned."""
+        table = STATEMENTS
+        text = encode(body).decode()
+        values = {"body": text, "hash": _hash(text)}
+        with self._writing() as connection:
+            made = _take(connection, "made")
+            row = connection.execute(sa.select(table).where(table.c.id == body["id"])).mappings().first()
+            if row is not None and row["status"] != "DRAFT":
+                return _kept(row)
+            if row is not None:
+                connection.execute(table.update().where(table.c.id == body["id"]).values(values))
+            else:
+                fixed = {
+                    "id": body["id"],
+                    "made": made,
+                    "tenant": body["tenant"],
+                    "status": "DRAFT",
+                    "is_preview": body["is_preview"],
+                    "starts_at": starts_at,
+                    "ends_at": ends_at,
+                }
+                connection.execute(table.insert().values(fixed | values))
+                if body["is_preview"]:
+                    _forget_previews(connection, body["tenant"])
+            return _row(connection, body["id"])
+
+    def approve(self, reference: str, *, by: str, now: int) -> Kept:
+        """Approve a draft of a closed period as it stands. Raises StatementNotFound, StatementConflict."""
+        table = STATEMENTS
+        kept = self.find(reference)
+        with self._writing() as connection:
+            _lock(connection, "number")
+            kept = _row(connection, kept.id)
+            if kept.is_preview:
+                raise StatementConflict(f"{reference} is a preview: only the draft of a closed period is approved.")
+            if kept.status != "DRAFT":
+                raise StatementConflict(f"{reference} is {kept.status} already.")
+            content = content_digest(kept.body)
+            values = {"approved_by": by, "approved_at": now, "approved_content": content}
+            connection.execute(table.update().where(table.c.id == kept.id).values(values))
+            after = {"tenant": kept.tenant, "content": content}
+            append(connection, Entry(_at(now), by, "statement.approve", kept.id, after=after))
+            return _row(connection, kept.id)
+
+    def finalize(self, kept: Kept, *, now: int, prefix: str, needs_approval: bool) -> Kept:
+        """Give a draft its number and seal it. One that is final already is returned as it is.
+
+        Raises StatementConflict where something it was made from has changed: it has to be made again first. A crash
+        before the commit leaves the draft, and the number free.
+        """
+        table = STATEMENTS
+        with self._writing() as connection:
+            last = _lock(connection, "number")
+            present = _row(connection, kept.id)
+            if present.is_closed:
+                return present
+            if present.hash != kept.hash:
+                raise StatementConflict(f"{kept.id} has been made again meanwhile.")
+            body = present.body
+            if needs_approval and present.approved_content != content_digest(body):
+                raise StatementConflict(f"{kept.id} is not approved as it stands.")
+            before = _newest_closed(connection, present.tenant)
+            if before is not None and before.ends_at > present.starts_at:
+                raise StatementConflict(f"{before.number} reaches into the period of {kept.id}.")
+            serial = last + 1
+            previous = None if before is None else {"number": str(before.number), "hash": before.hash}
+            number = f"{prefix}{serial:0{_DIGITS}d}"
+            body = finalized(body, number=number, issued_at=now, previous=previous)
+            text = encode(body).decode()
+            values = {
+                "status": "FINAL",
+                "serial": serial,
+                "number": number,
+                "body": text,
+                "hash": _hash(text),
+                "previous_hash": None if before is None else before.hash,
+            }
+            connection.execute(table.update().where(table.c.id == kept.id).values(values))
+            connection.execute(COUNTERS.update().where(COUNTERS.c.name == "number").values(last=serial))
+            _settle(connection, body)
+            return _row(connection, kept.id)
+
+    # ---- adjustments -------------------------------------------------------------------------------------------------
+
+    def adjust(self, *, tenant: str, name: str, reason: str, amount: Decimal, by: str, now: int) -> Adjustment:
+        """Put a line on the tenant's next statement."""
+        with self._writing() as connection:
+            return _adjust(connection, tenant=tenant, name=name, reason=reason, amount=amount, by=by, now=now)
+
+    def credit(self, reference: str, *, reason: str, by: str, now: int) -> Adjustment:
+        """Take a final statement back whole: the next one credits it. Raises StatementNotFound, StatementConflict."""
+        table = STATEMENTS
+        found = self.find(reference)
+        with self._writing() as connection:
+            _lock(connection, "number")
+            kept = _row(connection, found.id)
+            if kept.status != "FINAL":
+                raise StatementConflict(f"{reference} is {kept.status}: only a FINAL statement can be credited.")
+            connection.execute(
+                table.update().where(table.c.id == kept.id).values(status="CREDITED", credited_by=by)
+            )
+            return _adjust(
+                connection,
+                tenant=kept.tenant,
+                name=f"Credit of statement {kept.number}",
+                reason=reason,
+                amount=Decimal(0),
+                by=by,
+                now=now,
+                credits=kept.number,
+            )
+
+    def waiting(self, *, tenant: str) -> list[Adjustment]:
+        """Adjustments that no final statement holds, oldest first."""
+        table = ADJUSTMENTS
+        query = sa.select(table).where(table.c.tenant == tenant, table.c.statement.is_(None))
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(table.c.number)).mappings()
+            return [
+                Adjustment(
+                    row["number"],
+                    row["tenant"],
+                    row["name"],
+                    row["reason"],
+                    row["made_by"],
+                    Decimal(row["amount"]),
+                    row["credits"],
+                )
+                for row in rows
+            ]
+
+    def tenants_with_adjustments(self) -> set[str]:
+        """Whose next statement is to hold some."""
+        query = sa.select(ADJUSTMENTS.c.tenant).where(ADJUSTMENTS.c.statement.is_(None)).distinct()
+        with self._reading() as connection:
+            return {row[0] for row in connection.execute(query)}
+
+    # ---- sources given up, and who leads -----------------------------------------------------------------------------
+
+    def give_up(self, sources: Sequence[str], *, by: str, now: int) -> None:
+        """Close without these sources of usage: what they had not told is not waited for."""
+        with self._writing() as connection:
+            for source in sources:
+                known = connection.execute(sa.select(LOST.c.source).where(LOST.c.source == source)).first()
+                if known is None:
+                    connection.execute(LOST.insert().values(source=source, named_by=by, named_at=now))
+                    append(connection, Entry(_at(now), by, "source.give_up", source))
+
+    def given_up(self) -> tuple[str, ...]:
+        """Every source that was given up."""
+        with self._reading() as connection:
+            return tuple(sorted(row[0] for row in connection.execute(sa.select(LOST.c.source))))
+
+    def lead(self, holder: str, *, now: int, seconds: int) -> bool:
+        """Whether ``holder`` is the one who closes periods for the next ``seconds``. Asked again in time, it stays so."""
+        table = LEADER
+        with self._writing() as connection:
+            # The row may not be there yet: what is locked is one that is.
+            _lock(connection, "made")
+            row = connection.execute(sa.select(table)).mappings().first()
+            if row is None:
+                connection.execute(table.insert().values(id=1, holder=holder, until=now + seconds))
+                return True
+            if row["holder"] != holder and row["until"] > now:
+                return False
+            connection.execute(table.update().values(holder=holder, until=now + seconds))
+            return True
+
+    def resign(self, holder: str) -> None:
+        """Let the next one lead at once."""
+        with self._writing() as connection:
+            connection.execute(LEADER.delete().where(LEADER.c.holder == holder))
+
+
+def _lock(connection: sa.Connection, name: str) -> int:
+    """The counter, held until the transaction ends: those who need it come one after the other."""
+    query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == name).with_for_update()
+    return int(connection.execute(query).scalar_one())
+
+
+def _take(connection: sa.Connection, name: str) -> int:
+    following = _lock(connection, name) + 1
+    connection.execute(COUNTERS.update().where(COUNTERS.c.name == name).values(last=following))
+    return following
+
+
+def _row(connection: sa.Connection, statement: str) -> Kept:
+    return _kept(connection.execute(sa.select(STATEMENTS).where(STATEMENTS.c.id == statement)).mappings().one())
+
+
+def _newest_closed(connection: sa.Connection, tenant: str) -> Kept | None:
+    table = STATEMENTS
+    query = sa.select(table).where(table.c.tenant == tenant, table.c.status.in_(_CLOSED))
+    row = connection.execute(query.order_by(table.c.serial.desc()).limit(1)).mappings().first()
+    return None if row is None else _kept(row)
+
+
+def _settle(connection: sa.Connection, body: Mapping[str, Any]) -> None:
+    """Mark the body's adjustments as billed. Raises StatementConflict where another statement has one already."""
+    table = ADJUSTMENTS
+    numbers = [int(number) for number in body["adjustments"]]
+    if not numbers:
+        return
+    free = sa.and_(table.c.number.in_(numbers), table.c.statement.is_(None))
+    if connection.execute(table.update().where(free).values(statement=body["id"])).rowcount != len(numbers):
+        raise StatementConflict(f"an adjustment of {body['id']} is on another statement already.")
+
+
+def _adjust(
+    connection: sa.Connection,
+    *,
+    tenant: str,
+    name: str,
+    reason: str,
+    amount: Decimal,
+    by: str,
+    now: int,
+    credits: str | None = None,
+) -> Adjustment:
+    values = {
+        "tenant": tenant,
+        "made_at": now,
+        "made_by": by,
+        "name": name,
+        "reason": reason,
+        "amount": format(amount, "f"),
+        "credits": credits,
+    }
+    made = connection.execute(ADJUSTMENTS.insert().values(values)).inserted_primary_key
+    assert made is not None
+    after = {"name": name, "reason": reason, "amount": values["amount"], "credits": credits}
+    action = "statement.adjust" if credits is None else "statement.credit"
+    append(connection, Entry(_at(now), by, action, tenant, after=after))
+    return Adjustment(int(made[0]), tenant, name, reason, by, amount, credits)
+
+
+def _forget_previews(connection: sa.Connection, tenant: str) -> None:
+    table = STATEMENTS
+    mine = sa.and_(table.c.tenant == tenant, table.c.is_preview.is_(sa.true()))
+    query = sa.select(table.c.id).where(mine).order_by(table.c.made.desc()).offset(KEPT_PREVIEWS).limit(KEPT_PREVIEWS)
+    old = [row[0] for row in connection.execute(query)]
+    if old:
+        connection.execute(table.delete().where(table.c.id.in_(old)))
+
+
+def _kept(row: Mapping[str, Any] | sa.RowMapping) -> Kept:
+    return Kept(
+        id=row["id"],
+        made=row["made"],
+        tenant=row["tenant"],
+        status=row["status"],
+        is_preview=bool(row["is_preview"]),
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        serial=row["serial"],
+        number=row["number"],
+        text=row["body"],
+        hash=row["hash"],
+        previous_hash=row["previous_hash"],
+        approved_by=row["approved_by"],
+        approved_content=row["approved_content"],
+    )
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _at(now: int) -> str:
+    return format_rfc3339(now * 1000)

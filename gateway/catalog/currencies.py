@@ -1,0 +1,43 @@
+"""One currency a statement: rules about the currencies of plans and of those who are entitled to them."""
+
+from __future__ import annotations
+
+from datetime import date, timedelta
+
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.problems import Problems
+from gateway.model import Entitlement
+
+
+def check_currencies(catalog: Catalog, problems: Problems) -> None:
+    """A plan keeps its currency over all revisions; a tenant's plans of one calendar month share theirs."""
+    currencies: dict[str, str] = {}
+    for plan in catalog.plans:
+        first = currencies.setdefault(plan.name, plan.currency)
+        if plan.currency != first:
+            place = catalog.places.get(("plan", plan.name, str(plan.revision)), "catalog")
+            what = f"plan {plan.name} revision {plan.revision}: currency"
+            problems.add(place, what, got=plan.currency, allowed=f"{first} as before; another currency is another plan")
+    for tenant in catalog.tenants:
+        if len({currencies.get(entitlement.plan) for entitlement in tenant.entitlements}) < 2:
+            continue
+        for number, later in enumerate(tenant.entitlements):
+            for earlier in tenant.entitlements[:number]:
+                mine, theirs = currencies.get(later.plan), currencies.get(earlier.plan)
+                if mine and theirs and mine != theirs and _share_a_month(earlier, later):
+                    key = ("entitlement", tenant.name, later.product, later.start.isoformat())
+                    place = catalog.places.get((*key, "plan")) or catalog.places.get(key, "catalog")
+                    what = f"tenant {tenant.name}: plan {later.plan} is in {mine}, plan {earlier.plan} in {theirs}"
+                    allowed = "plans of one currency within a calendar month: a statement has one"
+                    problems.add(place, what, got=later.plan, allowed=allowed)
+
+
+def _share_a_month(one: Entitlement, other: Entitlement) -> bool:
+    earlier, later = sorted((one, other), key=lambda entitlement: entitlement.start)
+    if earlier.end is None:
+        return True
+    return _month(earlier.end - timedelta(days=1)) >= _month(later.start)
+
+
+def _month(day: date) -> tuple[int, int]:
+    return day.year, day.month

@@ -1,0 +1,383 @@
+"""A tenant under a plan on this node: its leases, who waits for them, and when to ask for more."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from gateway.limits.bucket import Rate
+from gateway.limits.lease import STEP_US, Lease
+from gateway.limits.lending import Ask, Given
+from gateway.limits.pace import Hindrance, Pace, Waiter
+
+EVERY_US: Final = 45_000
+"""A node asks for a tenant at most so often, whatever it uses: about 22 times a second."""
+
+HELD_US: Final = 5_000_000
+"""What is held is reported so often, and given back where nothing was used meanwhile."""
+
+TURN_US: Final = 250_000
+"""A turn that was not used in this time goes to others."""
+
+_NEVER: Final = -1
+_UNITS: Final = ("bytes", "requests", "records")
+
+
+class Lender(Protocol):
+    """Who brings an account's questions to the store."""
+
+    @property
+    def is_away(self) -> bool:
+        """Nobody can be asked now."""
+        ...
+
+    def now_us(self) -> int:
+        """Microseconds on a clock that never goes back."""
+        ...
+
+    def nodes(self) -> int:
+        """Gateways alive, as last known."""
+        ...
+
+    def ask(self, account: Account, *, urgent: bool) -> None:
+        """Call ``account.question`` soon, and ``account.answer`` or ``account.unanswered`` afterwards."""
+        ...
+
+
+class Account:
+    """Everything runs on the loop and nothing waits, but for ``take``. It has at most one timer and one open question."""
+
+    __slots__ = (
+        "_answered",
+        "_asked_us",
+        "_asking",
+        "_lender",
+        "_marked",
+        "_question",
+        "_question_us",
+        "_queue",
+        "_readers",
+        "_turns",
+        "_turns_us",
+        "_when_us",
+        "_timer",
+        "is_crowded",
+        "key",
+        "leases",
+        "number",
+        "plan",
+        "tenant",
+        "used_records",
+    )
+
+    def __init__(self, lender: Lender, key: str, *, tenant: str, plan: str) -> None:
+        self.key = key
+        self.tenant = tenant
+        self.plan = plan
+        self.leases: dict[str, Lease] = {}
+        self.is_crowded = False
+        self.number = 0
+        self._lender = lender
+        self._readers = 0
+        self._queue: deque[Pace] = deque()
+        self._turns: dict[Pace, None] = {}
+        self._turns_us = 0
+        self._marked = False
+        self._asking = False
+        self._asked_us: int | None = None
+        self._question: list[Ask] | None = None
+        self._question_us = 0
+        self._answered: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._when_us = 0
+
+    def lease(self, name: str, limit: str, told: tuple[int | float, int | float]) -> Lease:
+        """The lease of one limit, at the rate and burst the plan has now."""
+        rate = Rate.of(*told)
+        lease = self.leases.get(name)
+        if lease is None:
+            lease = self.leases[name] = Lease(name, limit, rate, told[0])
+            if self._lender.is_away:
+                lease.go_alone(self._lender.nodes(), now_us=self._lender.now_us())
+        elif lease.rate != rate:
+            lease.change(rate, told[0])
+        return lease
+
+    def join(self) -> None:
+        """One more read."""
+        self._readers += 1
+
+    @property
+    def is_idle(self) -> bool:
+        """Nobody reads, nothing is held, nothing is open: it may be forgotten."""
+        return not (
+            self._readers
+            or self._asking
+            or self._timer is not None
+            or any(lease.left > 0 or lease.late for lease in self.leases.values())
+        )
+
+    # ---- reads ---------------------------------------------------------------------------------------------------
+
+    def room(self, pace: Pace, lease: Lease, turn: int) -> int:
+        """What a read may have of a lease, where that takes a second look."""
+        if lease.left <= 0:
+            self._follow()
+            lease.ripen(now_us=self._lender.now_us())
+        if turn > 0:
+            room = min(lease.left, turn)
+        elif self._queue:
+            room = 0
+        else:
+            room = lease.left - lease.promised
+        if room <= 0:
+            pace.lacks = lease
+            self.mark()
+            return 0
+        return room
+
+    def spend(self, leases: Iterable[Lease], count: int) -> None:
+        """Take so many of each, whether they are there or not."""
+        for lease in leases:
+            lease.left -= count
+            if lease.left < lease.low:
+                self.mark()
+
+    def enqueue(self, pace: Pace, waiter: Waiter) -> None:
+        """Wake ``waiter`` when it is this read's turn."""
+        self._end_turn(pace)
+        pace.waiter = waiter
+        self._queue.append(pace)
+        self.is_crowded = True
+        self.mark()
+        self._wake_in(max(STEP_US, pace.lacks.ripe_in_us(now_us=self._lender.now_us()) or STEP_US))
+
+    def forget(self, pace: Pace) -> None:
+        """It waits no more, and leaves its turn to others."""
+        if pace.waiter is not None:
+            pace.waiter = None
+            self._queue.remove(pace)
+        self._end_turn(pace)
+
+    def leave(self, pace: Pace) -> None:
+        """The read is over."""
+        self.forget(pace)
+        if pace.lacks is not GONE:
+            pace.lacks = GONE
+            self._readers -= 1
+
+    def take_turn(self, pace: Pace, records: int, data_bytes: int) -> None:
+        """A read has used so much of its turn."""
+        records_leases, bytes_leases = pace.needs()
+        for leases, used in ((records_leases, min(pace.turn, records)), (bytes_leases, min(pace.byte_turn, data_bytes))):
+            for lease in leases:
+                lease.promised -= used
+        pace.turn = max(0, pace.turn - records)
+        pace.byte_turn = max(0, pace.byte_turn - data_bytes)
+        if not pace.turn or not pace.byte_turn:
+            self._end_turn(pace)
+
+    def _end_turn(self, pace: Pace) -> None:
+        if pace in self._turns:
+            del self._turns[pace]
+            records, data_bytes = pace.needs()
+            for lease in records:
+                lease.promised -= pace.turn
+            for lease in data_bytes:
+                lease.promised -= pace.byte_turn
+        pace.turn = pace.byte_turn = 0
+        self.is_crowded = bool(self._queue or self._turns)
+
+    def _hand_out(self, now_us: int) -> None:
+        """Give turns to those who wait, the first first, each an equal part."""
+        if self._turns and now_us - self._turns_us > TURN_US:
+            for pace in list(self._turns):
+                self._end_turn(pace)
+        if not self._turns:
+            self._turns_us = now_us
+        waiting, skipped, woken = len(self._queue), deque[Pace](), list[Waiter]()
+        while self._queue:
+            pace = self._queue.popleft()
+            records, data_bytes = pace.needs()
+            free = min(lease.left - lease.promised for lease in records)
+            free_bytes = min(lease.left - lease.promised for lease in data_bytes)
+            if free <= 0 or free_bytes <= 0:
+                skipped.append(pace)
+                continue
+            pace.turn, pace.byte_turn = max(1, free // waiting), max(1, free_bytes // waiting)
+            for lease in records:
+                lease.promised += pace.turn
+            for lease in data_bytes:
+                lease.promised += pace.byte_turn
+            self._turns[pace] = None
+            waiter, pace.waiter = pace.waiter, None
+            if waiter is not None:
+                woken.append(waiter)
+        self._queue = skipped
+        self.is_crowded = bool(self._queue or self._turns)
+        for waiter in woken:
+            waiter.wake()
+
+    def hindrance(self, lease: Lease) -> Hindrance:
+        """What a read meets that finds no room in this lease."""
+        now_us = self._lender.now_us()
+        unit = next(unit for unit in _UNITS if unit in lease.limit)
+        resume_in_ms = max(1, math.ceil(lease.resume_in_us(now_us=now_us) / 1000))
+        return Hindrance(lease.limit, lease.told_rate, unit, resume_in_ms, lease.is_over(now_us=now_us))
+
+    # ---- requests ------------------------------------------------------------------------------------------------
+
+    async def take(self, lease: Lease) -> int:
+        """Take one. 0: taken; else milliseconds until there may be one. Waits for an answer only where none is known."""
+        while True:
+            if lease.left <= 0:
+                self._follow()
+                lease.ripen(now_us=self._lender.now_us())
+            if lease.left > 0:
+                lease.left -= 1
+                if lease.left < lease.low:
+                    self.mark()
+                return 0
+            now_us = self._lender.now_us()
+            self.mark()
+            if lease.is_over(now_us=now_us):
+                return max(1, math.ceil(lease.resume_in_us(now_us=now_us) / 1000))
+            lease.waiting += 1
+            try:
+                await self._next_answer()
+            finally:
+                lease.waiting -= 1
+
+    def _next_answer(self) -> asyncio.Future[None]:
+        if self._answered is None:
+            self._answered = asyncio.get_running_loop().create_future()
+        return asyncio.shield(self._answered)
+
+    def _tell_answered(self) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None and not answered.done():
+            answered.set_result(None)
+
+    # ---- asking --------------------------------------------------------------------------------------------------
+
+    def mark(self) -> None:
+        """There is less than there should be: ask when it is time to."""
+        if self._marked or self._asking:
+            return
+        self._follow()
+        if self._lender.is_away:
+            return
+        self._marked = True
+        self._ask_when_due(self._lender.now_us())
+
+    def _ask_when_due(self, now_us: int) -> None:
+        short = [lease for lease in self.leases.values() if lease.left < lease.low or lease.waiting]
+        if not short:
+            self._marked = False
+            return
+        due_in_us = min(lease.ask_in_us(now_us=now_us) for lease in short)
+        if self._asked_us is not None:
+            due_in_us = max(due_in_us, self._asked_us + EVERY_US - now_us)
+        if due_in_us > 0:
+            self._wake_in(due_in_us)
+            return
+        self._asking = True
+        self._lender.ask(self, urgent=bool(self._queue or any(lease.left <= 0 for lease in short)))
+
+    def question(self, number: int) -> list[Ask]:
+        """What to ask now; an unanswered question is put again under its number, as long as it is remembered there."""
+        now_us = self._lender.now_us()
+        if self._question is not None and now_us - self._question_us < HELD_US:
+            return self._question
+        idle = not self._marked and not any(lease.used or lease.late for lease in self.leases.values())
+        self.number = number
+        self._question_us = self._asked_us = now_us
+        self._question = [lease.ask(now_us=now_us, gives_back=idle) for lease in self.leases.values()]
+        return self._question
+
+    def answer(self, given: list[Given]) -> None:
+        """The answer to the question."""
+        now_us = self._lender.now_us()
+        self._question = None
+        self._asking = self._marked = False
+        for one in given:
+            lease = self.leases.get(one.name)
+            if lease is not None:
+                lease.take(one, now_us=now_us)
+        self._tell_answered()
+        self._look(now_us)
+
+    def unanswered(self) -> None:
+        """Nobody could be asked."""
+        self._asking = self._marked = False
+        self._follow()
+        self._tell_answered()
+        self._look(self._lender.now_us())
+
+    def _follow(self) -> None:
+        """Go alone while the store is away, and back when it is there."""
+        away = self._lender.is_away
+        for lease in self.leases.values():
+            if lease.is_alone != away:
+                now_us = self._lender.now_us()
+                if away:
+                    lease.go_alone(self._lender.nodes(), now_us=now_us)
+                else:
+                    lease.go_shared(now_us=now_us)
+            else:
+                return
+
+    # ---- the timer -----------------------------------------------------------------------------------------------
+
+    def _look(self, now_us: int) -> None:
+        """See what has come, who may go on, whether to ask, and when to look again."""
+        for lease in self.leases.values():
+            lease.ripen(now_us=now_us)
+        if self._queue:
+            self._hand_out(now_us)
+        if not self._asking and not self._lender.is_away:
+            if self._marked or any(lease.left < lease.low for lease in self.leases.values() if lease.used or self._queue):
+                self._marked = True
+                self._ask_when_due(now_us)
+            elif self._asked_us is not None and any(lease.left or lease.unripe() for lease in self.leases.values()):
+                self._report_when_due(now_us)
+        for pace in self._queue:
+            self._wake_in(max(STEP_US, pace.lacks.ripe_in_us(now_us=now_us) or 5 * STEP_US))
+            break
+
+    def _report_when_due(self, now_us: int) -> None:
+        due_in_us = (self._asked_us or 0) + HELD_US - now_us
+        if due_in_us > 0:
+            self._wake_in(due_in_us)
+        else:
+            self._asking = True
+            self._lender.ask(self, urgent=False)
+
+    def _wake_in(self, delay_us: int) -> None:
+        when_us = self._lender.now_us() + delay_us
+        if self._timer is not None:
+            if self._when_us <= when_us:
+                return
+            self._timer.cancel()
+        self._when_us = when_us
+        self._timer = asyncio.get_running_loop().call_later(delay_us / 1_000_000, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self._follow()
+        self._look(self._lender.now_us())
+
+    def close(self) -> None:
+        """No timer any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._tell_answered()
+
+
+GONE: Final = Lease("", "records", Rate.of(1, 1), 1)
+"""What a read lacks that is over."""

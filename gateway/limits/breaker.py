@@ -1,0 +1,121 @@
+"""Whether Redis is asked about limits: one failure is enough to stop, and two good answers to go on."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+from redis.exceptions import RedisError
+
+from gateway.clock import Clock
+
+log = logging.getLogger("gateway.limits")
+
+CALL_SECONDS: Final = 0.1
+"""How long a call may take, with all that is tried again in it. Whoever waits for it waits no longer."""
+
+PROBE_SECONDS: Final = 0.5
+LONGEST_PROBE_SECONDS: Final = 5.0
+GOOD_PROBES: Final = 2
+"""So many probes in a row must be answered, each in half of a call's time: a server at its limit is not asked yet."""
+
+Answer = TypeVar("Answer")
+
+
+class Away(Exception):
+    """Redis was not asked, or did not answer: what it was told has perhaps been done and perhaps not."""
+
+
+class Breaker:
+    """Closed: calls go through. Open: they are refused at once, and a probe looks whether Redis is back.
+
+    ``on_change`` is called at each change, on the loop. ``nodes`` says how many gateways were last known to be alive,
+    this one included; what one may do alone is its share of a limit.
+    """
+
+    def __init__(self, clock: Clock, *, nodes: Callable[[], int] = lambda: 1) -> None:
+        self.is_open = False
+        self.reason = ""
+        self.on_change: list[Callable[[], None]] = []
+        self._clock = clock
+        self._nodes = nodes
+        self._since = 0.0
+        self._opened = asyncio.Event()
+        self._probe_seconds = PROBE_SECONDS
+
+    def nodes(self) -> int:
+        """Gateways alive, as last known; at least 1."""
+        return max(1, self._nodes())
+
+    def away_seconds(self) -> float:
+        """Since when it is open; 0.0 while it is closed."""
+        return self._clock.monotonic() - self._since if self.is_open else 0.0
+
+    async def call(self, ask: Callable[[], Awaitable[Answer]], *, repeatable: bool = False) -> Answer:
+        """What ``ask`` returns. Raises Away, at once while open.
+
+        ``repeatable``: said twice counts once; where the connection broke it is said again in what is left of the time.
+        """
+        if self.is_open:
+            raise Away(self.reason)
+        try:
+            async with asyncio.timeout(CALL_SECONDS):
+                try:
+                    return await ask()
+                except (ConnectionError, RedisError) as error:
+                    if not repeatable or isinstance(error, TimeoutError) or not _is_broken(error):
+                        raise
+                    return await ask()
+        except (RedisError, OSError, TimeoutError) as error:
+            self._open(error)
+            raise Away(self.reason) from error
+
+    def _open(self, error: Exception) -> None:
+        if self.is_open:
+            return
+        now = self._clock.monotonic()
+        # Who comes and goes is asked less and less often.
+        flutters = self._since > 0 and now - self._since < 4 * LONGEST_PROBE_SECONDS
+        self._probe_seconds = min(LONGEST_PROBE_SECONDS, self._probe_seconds * 2) if flutters else PROBE_SECONDS
+        self.reason = str(error) or f"no answer within {CALL_SECONDS * 1000:.0f} ms"
+        self.is_open = True
+        self._since = now
+        self._opened.set()
+        self._tell()
+
+    def _close(self) -> None:
+        self.is_open = False
+        self._opened.clear()
+        self._tell()
+
+    def _tell(self) -> None:
+        for call in self.on_change:
+            call()
+
+    async def run(self, probe: Callable[[], Awaitable[object]]) -> None:
+        """Look whether Redis is back whenever it is away, until cancelled. ``probe`` does what limits do there."""
+        while True:
+            await self._opened.wait()
+            good = 0
+            while good < GOOD_PROBES:
+                await asyncio.sleep(self._probe_seconds if good == 0 else PROBE_SECONDS / 10)
+                good = good + 1 if await self._is_good(probe) else 0
+            self._close()
+
+    async def _is_good(self, probe: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            async with asyncio.timeout(CALL_SECONDS / 2):
+                await probe()
+        except (RedisError, OSError, TimeoutError) as error:
+            self.reason = str(error) or f"no answer within {CALL_SECONDS * 500:.0f} ms"
+            return False
+        return True
+
+
+def _is_broken(error: Exception) -> bool:
+    """The connection broke, rather than that the server answered something or nothing."""
+    import redis.exceptions as known
+
+    return isinstance(error, known.ConnectionError | ConnectionError) and not isinstance(error, known.TimeoutError)

@@ -1,0 +1,326 @@
+"""Open reads of a tenant's plan, counted over all nodes: each holds a seat that lapses unless its node renews it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, Final, Protocol
+
+from gateway.clock import Clock
+from gateway.counters import Counters
+from gateway.errors import GatewayError, TooManyConnections
+from gateway.limits.breaker import Away
+from gateway.limits.standing import count_of
+from gateway.limits.store import Call, Script, Scripts
+from gateway.model import Grant
+
+log = logging.getLogger("gateway.limits")
+LIMIT: Final = "connections"
+SEAT_SECONDS: Final = 8.0
+"""How long a seat lasts that nobody renews: what a killed node leaves behind."""
+
+BEAT_SECONDS: Final = 2.0
+SETTLE_SECONDS: Final = 2.5
+"""After Redis has lost its data every node tells its seats anew, within a beat; until then it knows too few of them."""
+
+CHANGE_SECONDS: Final = 0.25
+"""How long after a change of the catalog open reads have taken over what it says."""
+
+RETRY_MS: Final = 5_000
+SHARDS: Final = 16
+"""Seats lie in so many slots of a cluster: all that a node has in one of them is renewed at once."""
+
+KEYS_AT_ONCE: Final = 500
+MEMBERS_AT_ONCE: Final = 2_000
+_PREFIX: Final = "gateway:limits:1:seats"
+
+Key = tuple[str, str]
+"""Tenant and plan."""
+
+class Holder(Protocol):
+    """The open read that a seat is for."""
+
+    grant: Grant
+
+    def end(self, error: GatewayError | None) -> None:
+        """The seat is taken back."""
+        ...
+
+
+class Seat:
+    """One open read's place under its cap. ``holder`` None: it is being opened."""
+
+    __slots__ = ("grant", "holder", "key", "name")
+
+    def __init__(self, name: str, grant: Grant) -> None:
+        self.name = name
+        self.key: Key = (grant.tenant, grant.plan.name)
+        self.grant: Grant | None = grant
+        self.holder: Holder | None = None
+
+    def bind(self, holder: Holder) -> None:
+        """From now on the cap is the one of what the holder is granted, and the holder is told to go."""
+        self.holder = holder
+        self.grant = None
+
+    def held_by(self) -> Grant | None:
+        """What it stands under now."""
+        return self.grant if self.holder is None else self.holder.grant
+
+
+class Connections:
+    """Gives seats and takes them back, on the event loop's thread.
+
+    Without Redis, and while it is away, a node lets in its share of the cap: what is open stays, and nothing opens up.
+    A cap that has come down takes the newest seats first, whichever node they are on.
+    """
+
+    def __init__(
+        self, scripts: Scripts | None, *, node: str, nodes: Callable[[], int], clock: Clock, counters: Counters
+    ) -> None:
+        """``nodes``: how many there are now, this one included."""
+        self._scripts = scripts
+        self._node = f"-{node}-"
+        self._nodes = nodes
+        self._clock = clock
+        self._counters = counters
+        self._numbers = itertools.count(1)
+        self._seats: dict[Key, dict[str, Seat]] = {}
+        self._free: dict[Key, list[str]] = {}
+        self._news = asyncio.Event()
+        self._changed = False
+        # Run twice they do the same: a seat is a name, and not a number that is counted up.
+        self._take, self._keep, self._count = (
+            Script(name, repeatable=True) for name in ("take_seat", "keep_seats", "count_seats")
+        )
+
+    def __len__(self) -> int:
+        """How many are held here."""
+        return sum(map(len, self._seats.values()))
+
+    async def take(self, grant: Grant) -> Seat:
+        """A seat for one more read. Raises TooManyConnections. Whoever has it calls ``release``."""
+        seat = Seat(f"{round(self._clock.now() * 1000):015d}{self._node}{next(self._numbers)}", grant)
+        cap = count_of(grant.plan.limits, LIMIT)
+        # Here at once: of several that open at the same time each counts for the others.
+        self._add(seat)
+        if cap is None:
+            return seat
+        try:
+            if not await self._is_free(seat, cap):
+                raise self._refusal(grant, cap)
+        except BaseException:
+            # Also where nobody waits any more: what was perhaps taken is given back.
+            self.release(seat)
+            raise
+        return seat
+
+    async def _is_free(self, seat: Seat, cap: int) -> bool:
+        within_share = len(self._seats[seat.key]) <= self._share(cap)
+        if self._scripts is None:
+            return within_share
+        while True:
+            freed = self._free.pop(seat.key, [])
+            arguments = [seat.name, *map(round, (SEAT_SECONDS * 1000, cap, SETTLE_SECONDS * 1000)), int(within_share)]
+            try:
+                call = Call(_keys(seat.key), [*arguments, *freed])
+                answer = (await self._scripts.run(self._take, [call]))[0]
+            except BaseException as error:
+                self._put_back(seat.key, freed)
+                if isinstance(error, Away):
+                    return within_share
+                raise
+            if answer[0] != 2:
+                return bool(answer[0])
+            # Redis has just begun to know who is there.
+            await asyncio.sleep(int(answer[2]) / 1000)
+
+    def _share(self, cap: int) -> int:
+        return cap if self._scripts is None else max(1, cap // max(1, self._nodes()))
+
+    def _refusal(self, grant: Grant, cap: int) -> TooManyConnections:
+        self._counters.count_limited(LIMIT, plan=grant.plan.name)
+        return _refusal(cap)
+
+    def release(self, seat: Seat) -> None:
+        """The read is over. Idempotent."""
+        self._remove(seat)
+        seat.holder = seat.grant = None
+
+    def ring(self) -> None:
+        """The catalog has changed: look at all caps soon."""
+        self._changed = True
+        self._news.set()
+
+    def _add(self, seat: Seat) -> None:
+        self._seats.setdefault(seat.key, {})[seat.name] = seat
+
+    def _remove(self, seat: Seat) -> None:
+        seats = self._seats.get(seat.key, {})
+        if seats.pop(seat.name, None) is None:
+            return
+        if not seats:
+            del self._seats[seat.key]
+        if self._scripts is not None:
+            self._put_back(seat.key, [seat.name])
+
+    def _put_back(self, key: Key, freed: list[str]) -> None:
+        if freed:
+            self._free.setdefault(key, []).extend(freed)
+            self._news.set()
+
+    async def used(self, key: Key) -> int:
+        """How many are open of a plan with a cap, over all nodes; while Redis is away, here."""
+        with contextlib.suppress(Away):
+            if self._scripts is not None:
+                return int((await self._scripts.run(self._count, [Call(_keys(key)[1:], [])]))[0])
+        return len(self._seats.get(key, ()))
+
+    async def run(self) -> None:
+        """Renew the seats, give free ones back, and close what is above its cap, until cancelled."""
+        loop = asyncio.get_running_loop()
+        beat_at = loop.time()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(beat_at):
+                    await self._news.wait()
+            if self._changed:
+                self._changed = False
+                # Open reads are told of their new plans in turns of their own.
+                await asyncio.sleep(CHANGE_SECONDS)
+                beat_at = loop.time()
+            self._news.clear()
+            if loop.time() < beat_at:
+                await self._tell(only_freed=True)
+                continue
+            beat_at = loop.time() + BEAT_SECONDS
+            self._move()
+            if self._scripts is None:
+                self._close_above_cap()
+            else:
+                await self._tell(only_freed=False)
+
+    def _move(self) -> None:
+        """Seats whose read goes on under another plan count there."""
+        for seat in [seat for seats in self._seats.values() for seat in seats.values()]:
+            grant = seat.held_by()
+            if grant is not None and (grant.tenant, grant.plan.name) != seat.key:
+                self._remove(seat)
+                seat.key = (grant.tenant, grant.plan.name)
+                self._add(seat)
+
+    def _cap(self, key: Key) -> int | None:
+        """By what the reads there are granted now; the newest of them knows best."""
+        for seat in reversed(self._seats.get(key, {}).values()):
+            grant = seat.held_by()
+            if grant is not None:
+                return count_of(grant.plan.limits, LIMIT)
+        return None
+
+    def _close_above_cap(self) -> None:
+        for key, seats in list(self._seats.items()):
+            cap = self._cap(key)
+            if cap is not None:
+                for name in sorted(seats)[cap:]:
+                    self._close(key, name, cap)
+
+    def _close(self, key: Key, name: str, cap: int) -> None:
+        seat = self._seats.get(key, {}).get(name)
+        if seat is not None and seat.holder is not None:
+            self._counters.count_limited(LIMIT, plan=key[1])
+            seat.holder.end(_refusal(cap))
+
+    async def _tell(self, *, only_freed: bool) -> None:
+        """Renew what is held, unless ``only_freed``, and give back what is free."""
+        freed, self._free = self._free, {}
+        keys = set(freed) if only_freed else freed.keys() | self._seats.keys()
+        wanted = []
+        for key in keys:
+            cap = None if only_freed else self._cap(key)
+            held = [] if cap is None else list(self._seats[key])
+            if held or key in freed:
+                wanted.append(_Told(key, cap or 0, freed.get(key, []), held))
+        if self._scripts is None:
+            return
+        life = round(SEAT_SECONDS * 1000)
+        for batch in _batches(wanted):
+            call = Call(_keys(*(one.key for one in batch)), [life, self._node, *_spelt(batch)])
+            try:
+                answer = (await self._scripts.run(self._keep, [call]))[0]
+            except Away as error:
+                # What is free lapses by itself. Whether Redis is there is others' to say.
+                log.debug("seats not renewed: %s", error)
+                return
+            for one, above in zip(batch, answer, strict=True):
+                for name in above:
+                    self._close(one.key, name.decode(), one.cap)
+
+    async def close(self) -> None:
+        """Give all seats back, so that other nodes need not wait until they lapse."""
+        for seat in [seat for seats in self._seats.values() for seat in seats.values()]:
+            self.release(seat)
+        await self._tell(only_freed=True)
+
+
+class _Told:
+    """What is told of one tenant's plan."""
+
+    __slots__ = ("cap", "freed", "held", "key")
+
+    def __init__(self, key: Key, cap: int, freed: list[str], held: list[str]) -> None:
+        self.key = key
+        self.cap = cap
+        self.freed = freed
+        self.held = held
+
+    def __len__(self) -> int:
+        return len(self.freed) + len(self.held)
+
+
+def _batches(wanted: list[_Told]) -> Iterator[list[_Told]]:
+    """By shard, none so large that Redis would keep others waiting."""
+    wanted.sort(key=lambda one: _shard(one.key))
+    for _, group in itertools.groupby(wanted, key=lambda one: _shard(one.key)):
+        batch: list[_Told] = []
+        size = 0
+        for one in group:
+            if batch and (size + len(one) > MEMBERS_AT_ONCE or len(batch) >= KEYS_AT_ONCE):
+                yield batch
+                batch, size = [], 0
+            batch.append(one)
+            size += len(one)
+        yield batch
+
+
+def _spelt(batch: list[_Told]) -> Iterator[Any]:
+    for one in batch:
+        yield from (one.cap, len(one.freed), len(one.held))
+        yield from one.freed
+        yield from one.held
+
+
+def _refusal(cap: int) -> TooManyConnections:
+    plural = "" if cap == 1 else "s"
+    return TooManyConnections(
+        f"The plan allows {cap} open read{plural} at a time, over all protocols and nodes.", retry_after_ms=RETRY_MS
+    )
+
+
+@lru_cache(maxsize=65_536)
+def _digest(key: Key) -> str:
+    return hashlib.sha256("\0".join(key).encode()).hexdigest()[:32]
+
+
+def _shard(key: Key) -> int:
+    return int(_digest(key)[:4], 16) % SHARDS
+
+
+def _keys(*keys: Key) -> list[str]:
+    """The shard's own key, then theirs, which are all in it; tenants' names stay out of Redis."""
+    shard = f"{_PREFIX}:{{{_shard(keys[0])}}}"
+    return [f"{shard}:since", *(f"{shard}:{_digest(key)}" for key in keys)]

@@ -1,0 +1,194 @@
+"""How fast one read may go: what it may send now, and whom to wake when it may send more. Nothing here waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+from gateway.limits.lease import Lease
+
+if TYPE_CHECKING:
+    from gateway.limits.account import Account
+
+PLENTY: Final = 1 << 60
+"""What there is of something that is not limited."""
+
+
+class Waiter(Protocol):
+    """Who waits for room."""
+
+    def wake(self) -> None:
+        """There may be room again. Called once, from the event loop; must not raise."""
+        ...
+
+
+class Quota(Protocol):
+    """Something of which a period gives so much, beside the rates."""
+
+    def left(self) -> int:
+        """How much; at least 1. Raises QuotaExceeded where it is used up."""
+        ...
+
+    def spend(self, count: int) -> None:
+        """So much was sent; perhaps more than was left, by one record."""
+        ...
+
+
+class Quotas(NamedTuple):
+    """The quotas of one read, by what they count."""
+
+    records: tuple[Quota, ...] = ()
+    data_bytes: tuple[Quota, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hindrance:
+    """Why there was no room: the limit as the catalog names it, its rate a second, what it counts, and for how long.
+
+    ``is_over`` False: the tenant is below its limits, and the answer that brings room is on its way; nothing to tell.
+    """
+
+    limit: str
+    rate: int | float
+    unit: str
+    resume_in_ms: int
+    is_over: bool = True
+
+
+class Pace:
+    """One open read's, over the buckets that its tenant's reads of one plan share.
+
+    Ask for ``room`` and ``bytes_room`` before a write, ``spend`` after it. Where either is 0, ``wait``. Turns are fair:
+    while others of the tenant wait, who comes anew finds no room, and each gets an equal part of what there is.
+    """
+
+    __slots__ = ("_account", "_bytes", "_records", "_replayed", "byte_turn", "lacks", "turn", "waiter")
+
+    def __init__(self, account: Account, records: Lease, replayed: Lease, data_bytes: Lease) -> None:
+        self._account = account
+        self._records = records
+        self._replayed = replayed
+        self._bytes = data_bytes
+        self.turn = 0
+        self.byte_turn = 0
+        self.lacks = records
+        self.waiter: Waiter | None = None
+
+    def room(self, *, replayed: bool) -> int:
+        """Records that may be sent now; 0: ``wait``. Raises QuotaExceeded where a quota is used up."""
+        lease = self._replayed if replayed else self._records
+        left = lease.left
+        if left > 0 and not self._account.is_crowded:
+            return left
+        return self._account.room(self, lease, self.turn)
+
+    def bytes_room(self) -> int:
+        """Bytes of data that may be sent now; 0: ``wait``. Of what is above 0 one record may take more: a debt."""
+        lease = self._bytes
+        left = lease.left
+        if left > 0 and not self._account.is_crowded:
+            return left
+        return self._account.room(self, lease, self.byte_turn)
+
+    def spend(self, records: int, replayed: int, data_bytes: int) -> None:
+        """So many live ``records``, ``replayed`` ones beside them and bytes of data of both were sent."""
+        if records:
+            lease = self._records
+            lease.left = left = lease.left - records
+            if left < lease.low:
+                self._account.mark()
+        if replayed:
+            lease = self._replayed
+            lease.left = left = lease.left - replayed
+            if left < lease.low:
+                self._account.mark()
+        lease = self._bytes
+        lease.left = left = lease.left - data_bytes
+        if left < lease.low:
+            self._account.mark()
+        if self.turn:
+            self._account.take_turn(self, records + replayed, data_bytes)
+
+    def wait(self, waiter: Waiter) -> None:
+        """Call ``waiter.wake`` once when there may be room again, in turn. Again while waiting: nothing changes."""
+        if self.waiter is None:
+            self._account.enqueue(self, waiter)
+
+    def forget(self, waiter: Waiter) -> None:
+        """Wake it no more; its turn, if it has one, goes to others."""
+        if self.waiter is waiter or self.turn:
+            self._account.forget(self)
+
+    def hindrance(self) -> Hindrance:
+        """Why there was no room when it was last asked for."""
+        return self._account.hindrance(self.lacks)
+
+    def close(self) -> None:
+        """The read is over. Idempotent."""
+        self._account.leave(self)
+
+    # ---- for the account -----------------------------------------------------------------------------------------
+
+    def needs(self) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
+        """Leases that must have something for this read to go on: of records, and of bytes."""
+        records = self._records if self.lacks is self._bytes else self.lacks
+        return (records,), (self._bytes,)
+
+
+class NarrowPace(Pace):
+    """The same under further limits: tighter buckets of the application or the stream, and quotas."""
+
+    __slots__ = ("_more_bytes", "_more_records", "_more_replayed", "_quotas")
+
+    def __init__(
+        self,
+        account: Account,
+        records: tuple[Lease, ...],
+        replayed: tuple[Lease, ...],
+        data_bytes: tuple[Lease, ...],
+        quotas: Quotas,
+    ) -> None:
+        super().__init__(account, records[0], replayed[0], data_bytes[0])
+        self._more_records = records[1:]
+        self._more_replayed = replayed[1:]
+        self._more_bytes = data_bytes[1:]
+        self._quotas = quotas
+
+    def room(self, *, replayed: bool) -> int:
+        """See ``Pace``."""
+        room = super().room(replayed=replayed)
+        for lease in self._more_replayed if replayed else self._more_records:
+            if not room:
+                return 0
+            room = min(room, self._account.room(self, lease, self.turn))
+        for quota in self._quotas.records:
+            room = min(room, quota.left())
+        return room
+
+    def bytes_room(self) -> int:
+        """See ``Pace``."""
+        room = super().bytes_room()
+        for lease in self._more_bytes:
+            if not room:
+                return 0
+            room = min(room, self._account.room(self, lease, self.byte_turn))
+        for quota in self._quotas.data_bytes:
+            room = min(room, quota.left())
+        return room
+
+    def spend(self, records: int, replayed: int, data_bytes: int) -> None:
+        """See ``Pace``."""
+        self._account.spend(self._more_records, records)
+        self._account.spend(self._more_replayed, replayed)
+        self._account.spend(self._more_bytes, data_bytes)
+        for quota in self._quotas.records:
+            quota.spend(records + replayed)
+        for quota in self._quotas.data_bytes:
+            quota.spend(data_bytes)
+        super().spend(records, replayed, data_bytes)
+
+    def needs(self) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
+        """See ``Pace``."""
+        is_replay = self.lacks is self._replayed or self.lacks in self._more_replayed
+        records = (self._replayed, *self._more_replayed) if is_replay else (self._records, *self._more_records)
+        return records, (self._bytes, *self._more_bytes)

@@ -1,0 +1,239 @@
+"""Keeps this node's shares of quotas: asks for more before they are used up, in Redis, and in the database meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Protocol
+from zoneinfo import ZoneInfo
+
+from gateway.clock import Clock
+from gateway.errors import Unavailable
+from gateway.limits.breaker import Away
+from gateway.limits.quota import QUOTAS, Ask, Held, QuotaKey, Share, Told, quotas_of
+
+log = logging.getLogger("gateway.limits")
+LOOK_SECONDS: Final = 0.5
+"""How often shares are looked at that nobody called for."""
+
+KEEP_SECONDS: Final = 2.0
+"""How often the database is told what has changed."""
+
+READY_SECONDS: Final = 0.5
+"""How long the first answer of a quota is waited for where a read begins; later the read waits for it."""
+
+RECHECK_SECONDS: Final = 5.0
+"""How often a quota that is used up is asked for again, where reads come: another node may have given back."""
+
+
+class SharedQuotas(Protocol):
+    """Where all nodes meet; ``quota_redis.RedisQuotas`` is one."""
+
+    async def tell(self, asks: Sequence[Ask], *, now: float) -> list[Told | None]: ...
+
+    async def restore(self, asks: Sequence[Ask], held: Sequence[Held], *, now: float) -> None: ...
+
+
+class KeptQuotas(Protocol):
+    """What outlives Redis; ``quota_store.QuotaStore`` is one. Its methods block."""
+
+    def tell(self, asks: Sequence[Ask], *, now: float) -> list[Told]: ...
+
+    def keep(self, held: Sequence[Held], *, now: float) -> None: ...
+
+    def load(self, keys: Sequence[QuotaKey]) -> list[Held]: ...
+
+
+class Quotas:
+    """This node's shares, by tenant, plan and name, on the event loop's thread."""
+
+    def __init__(
+        self,
+        *,
+        shared: SharedQuotas | None,
+        kept: KeptQuotas,
+        work: Callable[..., Awaitable[Any]],
+        node: str,
+        nodes: Callable[[], int],
+        zone: Callable[[str], str],
+        clock: Clock,
+    ) -> None:
+        """``work`` runs what blocks in a thread; ``zone`` is a tenant's, by its name."""
+        self._shared = shared
+        self._kept = kept
+        self._work = work
+        self._node = node
+        self._nodes = nodes
+        self._zone = zone
+        self._clock = clock
+        self._shares: dict[tuple[str, str, str], Share] = {}
+        self._needed: set[Share] = set()
+        self._written: dict[QuotaKey, tuple[int, int]] = {}
+        self._to_restore: set[QuotaKey] = set()
+        self._news = asyncio.Event()
+        self._rounds: asyncio.Future[None] | None = None
+        self._say_all = False
+        self.on_loss: Callable[[], Awaitable[None]] | None = None
+        """Called where Redis had lost a quota: the other nodes should tell theirs."""
+
+    # ---- the reads' side -----------------------------------------------------------------------------------------
+
+    def shares(self, tenant: str, plan: str, limits: Mapping[str, Any]) -> list[Share]:
+        """One for each quota of the plan; the same ones for all who ask."""
+        return [self._share(tenant, plan, name, limit) for name, limit in quotas_of(limits).items()]
+
+    def _share(self, tenant: str, plan: str, name: str, limit: int) -> Share:
+        found = self._shares.get((tenant, plan, name))
+        zone = ZoneInfo(self._zone(tenant))
+        if found is None:
+            found = Share(tenant, plan, name, limit=limit, zone=zone, clock=self._clock, on_need=self._need)
+            self._shares[tenant, plan, name] = found
+        else:
+            found.renew(limit, zone)
+            found.turn()
+        return found
+
+    async def ready(self, tenant: str, plan: str, limits: Mapping[str, Any]) -> list[Share]:
+        """The shares, with what the other nodes said of them; for a short time only is that waited for."""
+        shares = self.shares(tenant, plan, limits)
+        unknown = [one for one in shares if not one.is_known or (one.is_over and self._is_stale(one))]
+        if unknown:
+            for share in unknown:
+                self._need(share)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(READY_SECONDS):
+                    while not all(one.is_known for one in unknown):
+                        await self._round_over()
+        return shares
+
+    def _is_stale(self, share: Share) -> bool:
+        return share.told_before(self._clock.monotonic() - RECHECK_SECONDS)
+
+    async def _round_over(self) -> None:
+        if self._rounds is None or self._rounds.done():
+            self._rounds = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._rounds)
+
+    def _need(self, share: Share) -> None:
+        self._needed.add(share)
+        self._news.set()
+
+    def ring(self) -> None:
+        """Another node found that Redis had lost what it knew: say all that is known here."""
+        self._say_all = True
+        self._news.set()
+
+    # ---- the asking side -----------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Ask, say, give back, write down; until cancelled."""
+        keeping = asyncio.ensure_future(self._keep_on())
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._until_next()):
+                        await self._news.wait()
+                self._news.clear()
+                await self._round()
+        finally:
+            keeping.cancel()
+            await asyncio.gather(keeping, return_exceptions=True)
+
+    def _until_next(self) -> float:
+        """Periods end on the dot, not at the next look."""
+        now = self._clock.now()
+        ends = min((share.period.ends_at for share in self._shares.values()), default=now + LOOK_SECONDS)
+        return min(LOOK_SECONDS, max(0.001, ends - now))
+
+    async def _round(self) -> None:
+        now = self._clock.monotonic()
+        needed, self._needed = self._needed, set()
+        for share in self._shares.values():
+            if share.turn() or (self._say_all and share.is_known) or share.is_due(now):
+                needed.add(share)
+        self._say_all = False
+        if needed:
+            await self._ask_for(list(needed), now)
+        if self._rounds is not None and not self._rounds.done():
+            self._rounds.set_result(None)
+
+    async def _ask_for(self, shares: list[Share], now: float, *, is_last: bool = False) -> None:
+        asks = [share.ask(nodes=self._nodes(), now=now, is_last=is_last) for share in shares]
+        try:
+            answers = await self._tell(asks)
+        except Unavailable as error:
+            # Nothing more is given then; what a node has it may use. The prober says that the database is away.
+            log.debug("quotas are not known: %s", error)
+            return
+        for share, ask, told in zip(shares, asks, answers, strict=True):
+            if told is not None:
+                share.take(ask, told, now=self._clock.monotonic())
+
+    async def _tell(self, asks: list[Ask]) -> Sequence[Told | None]:
+        if self._shared is not None:
+            try:
+                return await self._tell_shared(self._shared, asks)
+            except Away as error:
+                log.debug("quotas are asked of the database: %s", error)
+                self._to_restore.update(ask.key for ask in asks)
+        answers: list[Told] = await self._work(self._kept.tell, asks, now=self._clock.now())
+        for ask, told in zip(asks, answers, strict=True):
+            self._written[ask.key] = (told.given, ask.used)
+        return answers
+
+    async def _tell_shared(self, shared: SharedQuotas, asks: list[Ask]) -> Sequence[Told | None]:
+        now = self._clock.now()
+        missed = [ask for ask in asks if ask.key in self._to_restore]
+        if missed:
+            await self._restore(shared, missed)
+        answers = await shared.tell(asks, now=now)
+        lost = [ask for ask, told in zip(asks, answers, strict=True) if told is None]
+        if lost:
+            await self._restore(shared, lost)
+            answers = await shared.tell(asks, now=now)
+        return answers
+
+    async def _restore(self, shared: SharedQuotas, asks: list[Ask]) -> None:
+        """Redis knows less of these than the database does."""
+        held: list[Held] = await self._work(self._kept.load, [ask.key for ask in asks])
+        await shared.restore(asks, held, now=self._clock.now())
+        self._to_restore.difference_update(ask.key for ask in asks)
+        if held and self.on_loss is not None:
+            await self.on_loss()
+
+    async def _keep_on(self) -> None:
+        while True:
+            await asyncio.sleep(KEEP_SECONDS)
+            try:
+                await self._keep()
+            except Unavailable as error:
+                log.debug("quotas not written down: %s", error)
+
+    async def _keep(self) -> None:
+        changed = [
+            Held(share.key, share.period.ends_at, self._node, max(share.given, share.used), share.used)
+            for share in self._shares.values()
+            if share.is_known and self._written.get(share.key, (0, 0))[0] != max(share.given, share.used)
+        ]
+        if changed:
+            await self._work(self._kept.keep, changed, now=self._clock.now())
+            self._written = {
+                key: told for key, told in self._written.items() if key.period in self._periods()
+            } | {one.key: (one.given, one.used) for one in changed}
+
+    def _periods(self) -> set[str]:
+        return {share.period.name for share in self._shares.values()}
+
+    async def close(self) -> None:
+        """Give back what is left, so that nothing of a quota is lost with this process."""
+        now = self._clock.monotonic()
+        known = [share for share in self._shares.values() if share.is_known]
+        if known:
+            await self._ask_for(known, now, is_last=True)
+            with contextlib.suppress(Unavailable):
+                await self._keep()
+
+
+__all__ = ["QUOTAS", "Quotas", "Share"]

@@ -1,0 +1,161 @@
+"""Evidence of deliveries: which offsets went to whom, when, by which protocol and session; noted, kept for a while."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from gateway.errors import Unavailable
+from gateway.model import ABSENT, Grant, Transport, Vector
+
+log = logging.getLogger("gateway.metering")
+MAX_PENDING: Final = 50_000
+"""Deliveries that wait to be written down; at the bound the oldest go, and are counted as lost."""
+
+MAX_BATCH: Final = 2_000
+STRETCH_SECONDS: Final = 60.0
+"""A delivery that continues the one before it is written down together with it, up to this length."""
+
+
+class Delivery(NamedTuple):
+    """A stretch of one read. ``moved`` says for each partition that moved where from and where to, half-open, as
+    ``0:120-180,3:7-9``; ``span`` is how many offsets that is. Times are epoch milliseconds.
+
+    ``records + filtered + hidden`` is at most ``span``; what is left over are offsets without a record for readers:
+    markers of transactions, compacted and undecodable records, what retention took.
+    """
+
+    tenant: str
+    application: str
+    stream: str
+    transport: Transport
+    session: str
+    began: int
+    ended: int
+    records: int
+    bytes: int
+    filtered: int
+    hidden: int
+    span: int
+    moved: str
+
+
+class _Open:
+    """What is known of one session since it was last written down."""
+
+    __slots__ = ("began", "bytes", "end", "ended", "filtered", "hidden", "records", "start")
+
+    def __init__(self, start: Vector, began: float) -> None:
+        self.start, self.end = start, start
+        self.began, self.ended = began, began
+        self.records = self.bytes = self.filtered = self.hidden = 0
+
+
+_Who = tuple[str, str, str, Transport, str]
+
+
+class DeliveryAudit:
+    """Takes notes on the event loop's thread, in memory; ``flush`` writes them down. A process that is killed loses
+    what was not written: its usage is in the ledger all the same, and reconciliation knows such a process."""
+
+    def __init__(self, write: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
+        """``write`` keeps deliveries, all of them or none; it raises Unavailable where it cannot now."""
+        self._write = write
+        self._open: dict[_Who, _Open] = {}
+        self._pending: list[Delivery] = []
+        self.written = 0
+        self.lost = 0
+
+    def note(
+        self,
+        grant: Grant,
+        *,
+        session: str,
+        transport: Transport,
+        start: Vector,
+        end: Vector,
+        records: int,
+        data_bytes: int,
+        began: float,
+        ended: float,
+        filtered: int = 0,
+        hidden: int = 0,
+    ) -> None:
+        """The read went from ``start`` to ``end`` between these moments (epoch seconds) and gave so much, replayed
+        records among it.
+
+        Call it at each checkpoint, at least once a minute, when the grant changes and at the end of the read; ``start``
+        is the ``end`` of the call before. What was taken back at an unclean end counts neither here nor in ``records``.
+        """
+        if start == end and not records:
+            return
+        who = (grant.tenant, grant.application, grant.contract.stream, transport, session)
+        known = self._open.get(who)
+        if known is not None and (known.end != start or ended - known.began > STRETCH_SECONDS):
+            self._close(who, known)
+            known = None
+        if known is None:
+            known = self._open[who] = _Open(start, began)
+        known.end, known.ended = end, ended
+        known.records += records
+        known.bytes += data_bytes
+        known.filtered += filtered
+        known.hidden += hidden
+
+    async def flush(self) -> None:
+        """Write down everything that was noted. What cannot be written now stays for the next time, within a bound."""
+        for who in list(self._open):
+            self._close(who, self._open[who])
+        while self._pending:
+            batch = self._pending[:MAX_BATCH]
+            try:
+                await self._write(batch)
+            except Unavailable as error:
+                log.debug("deliveries wait to be written down: %s", error)
+                self._bound()
+                return
+            del self._pending[: len(batch)]
+            self.written += len(batch)
+
+    def _close(self, who: _Who, one: _Open) -> None:
+        del self._open[who]
+        moved = list(ranges(one.start, one.end))
+        self._pending.append(
+            Delivery(
+                *who,
+                round(one.began * 1000),
+                round(one.ended * 1000),
+                one.records,
+                one.bytes,
+                one.filtered,
+                one.hidden,
+                sum(until - since for _, since, until in moved),
+                ",".join(f"{partition}:{since}-{until}" for partition, since, until in moved),
+            )
+        )
+
+    def _bound(self) -> None:
+        over = len(self._pending) - MAX_PENDING
+        if over > 0:
+            del self._pending[:over]
+            self.lost += over
+            log.warning("deliveries were not written down", extra={"fields": {"lost": over, "lost_in_all": self.lost}})
+
+    def statistics(self) -> dict[str, int]:
+        """Deliveries that wait, were written down, were lost."""
+        waiting = len(self._open) + len(self._pending)
+        return {"waiting": waiting, "written": self.written, "lost": self.lost}
+
+
+def ranges(start: Vector, end: Vector) -> Iterator[tuple[int, int, int]]:
+    """Partition, first offset, offset behind the last, of each partition that moved.
+
+    A partition that had no position before began with its earliest record, at whatever offset: 0 is the bound that is
+    certain. Where a cut took records back, a range runs backwards.
+    """
+    for partition, until in enumerate(end):
+        since = start[partition] if partition < len(start) else ABSENT
+        since = 0 if since == ABSENT else since
+        if until not in (ABSENT, since):
+            yield partition, since, until

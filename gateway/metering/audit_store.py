@@ -1,0 +1,83 @@
+"""Evidence of deliveries in SQL. Every method blocks; callers use threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import sqlalchemy as sa
+
+from gateway.database.database import Database
+from gateway.metering.audit import Delivery
+from gateway.metering.audit_tables import DELIVERIES
+from gateway.metering.reconcile import SLACK_SECONDS, Audited, Whom
+
+LONGEST_SECONDS: Final = 3600
+"""No stretch is longer: it is noted at least once a minute, and what is put together is bounded."""
+
+_PURGED_AT_ONCE: Final = 5_000
+_FIELDS: Final = tuple(DELIVERIES.c[name] for name in Delivery._fields)
+
+
+class AuditStore:
+    """What was delivered to whom, as the processes noted it."""
+
+    def __init__(self, database: Database) -> None:
+        self._reading = database.reading
+        self._writing = database.writing
+
+    def append(self, deliveries: Sequence[Delivery], *, source: str) -> None:
+        """Keep what a process noted: all of it, or nothing."""
+        with self._writing() as connection:
+            connection.execute(DELIVERIES.insert(), [{"source": source, **one._asdict()} for one in deliveries])
+
+    def read(self, *, tenant: str, stream: str, start: int, end: int) -> Iterator[Delivery]:
+        """What went to a tenant from a stream in these epoch seconds, begun before the end and ended after the start,
+        in the order of their beginnings. Read as it is asked for: memory stays as it is."""
+        table = DELIVERIES
+        wanted = (
+            sa.select(*_FIELDS)
+            .where(table.c.tenant == tenant, table.c.stream == stream)
+            .where(table.c.began >= (start - LONGEST_SECONDS) * 1000, table.c.began < end * 1000)
+            .where(table.c.ended >= start * 1000)
+            .order_by(table.c.began, table.c.number)
+        )
+        with self._reading() as connection:
+            for row in connection.execution_options(yield_per=1000).execute(wanted):
+                yield Delivery(*row)
+
+    def sums(self, *, tenant: str, start: int, end: int) -> dict[Whom, Audited]:
+        """What is proved for a tenant in these epoch seconds, by whom it went through and to."""
+        table, slack = DELIVERIES, SLACK_SECONDS
+        within = sa.and_(table.c.began >= (start + slack) * 1000, table.c.ended <= (end - slack) * 1000)
+
+        def inside(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
+            return sa.func.coalesce(sa.func.sum(sa.case((within, column), else_=0)), 0)
+
+        names = (table.c.source, table.c.application, table.c.stream, table.c.transport)
+        wanted = (
+            sa.select(*names, inside(table.c.records), sa.func.sum(table.c.records), sa.func.sum(table.c.span))
+            .where(table.c.tenant == tenant)
+            .where(table.c.began >= (start - LONGEST_SECONDS) * 1000, table.c.began < (end + slack) * 1000)
+            .where(table.c.ended >= (start - slack) * 1000)
+            .group_by(*names)
+        )
+        with self._reading() as connection:
+            return {
+                Whom(source, tenant, application, stream, transport): Audited(int(least), int(most), int(span))
+                for source, application, stream, transport, least, most, span in connection.execute(wanted)
+            }
+
+    def purge(self, *, before: int) -> int:
+        """Forget what began before this epoch second, as much as one short transaction takes; how many it was."""
+        table = DELIVERIES
+        old = sa.select(table.c.number).where(table.c.began < before * 1000).order_by(table.c.began)
+        with self._writing() as connection:
+            done = connection.execute(table.delete().where(table.c.number.in_(old.limit(_PURGED_AT_ONCE))))
+            return done.rowcount
+
+    def oldest(self) -> int | None:
+        """When the oldest that is kept began, in epoch seconds; None: nothing is kept."""
+        with self._reading() as connection:
+            found = connection.execute(sa.select(sa.func.min(DELIVERIES.c.began))).scalar()
+            return None if found is None else int(found) // 1000

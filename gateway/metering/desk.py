@@ -1,0 +1,75 @@
+"""Where usage is asked for: questions on the event loop, answers out of the ledger, few at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
+from typing import Any, Final, NamedTuple, Protocol
+
+from gateway.clock import Clock
+from gateway.metering.question import MOST_ROWS, Question, parse_next
+from gateway.metering.report import Cells, Page, read_page
+from gateway.usage import MEASURES
+
+AT_ONCE: Final = 2
+"""Questions that are looked up together; more wait, so that the database's threads stay free for those who let in."""
+
+Run = Callable[..., Awaitable[Any]]
+"""Runs blocking work in a thread, with its arguments."""
+
+
+class UsageSource(Protocol):
+    """The ledger, as those see it who ask."""
+
+    def cells(self, *, tenant: str | None, start: int, end: int) -> Cells:
+        """What begins within these epoch seconds, of one tenant or of all."""
+        ...
+
+    def complete_until(self, *, now: float) -> int | None:
+        """Up to when nothing is missing; None: that cannot be said."""
+        ...
+
+
+class Answer(NamedTuple):
+    """A page, and up to when it is complete."""
+
+    page: Page
+    complete_until: int | None
+
+
+class UsageDesk:
+    """Answers for partners and operators; whose usage may be seen is decided before it is asked here."""
+
+    def __init__(self, source: UsageSource, *, run: Run, clock: Clock) -> None:
+        self._source = source
+        self._run = run
+        self._clock = clock
+        self._turns = asyncio.Semaphore(AT_ONCE)
+
+    async def answer(self, question: Question, *, tenant: str | None, measures: tuple[str, ...] = MEASURES) -> Answer:
+        """One page. Raises Unavailable where the ledger cannot be asked."""
+        async with self._turns:
+            answer: Answer = await self._run(self._look_up, question, tenant, measures)
+            return answer
+
+    async def answers(
+        self, question: Question, *, tenant: str | None, measures: tuple[str, ...] = MEASURES
+    ) -> AsyncIterator[Answer]:
+        """All pages, one after the other; at least one."""
+        question = replace(question, limit=MOST_ROWS)
+        while True:
+            answer = await self.answer(question, tenant=tenant, measures=measures)
+            yield answer
+            if answer.page.next is None:
+                return
+            question = replace(question, after=parse_next(answer.page.next, question.by))
+
+    def _look_up(self, question: Question, tenant: str | None, measures: tuple[str, ...]) -> Answer:
+        # Asked first: what comes in while the rows are read makes the answer better than it says, never worse.
+        complete_until = self._source.complete_until(now=self._clock.now())
+        source = self._source
+        page = read_page(
+            lambda start, end: source.cells(tenant=tenant, start=start, end=end), question, measures=measures
+        )
+        return Answer(page, complete_until)
