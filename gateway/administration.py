@@ -12,6 +12,7 @@ from gateway.clock import Clock
 from gateway.control import Control
 from gateway.database.audit import Entry
 from gateway.errors import SessionNotFound
+from gateway.metering.desk import UsageDesk
 from gateway.nodes.bus import Bus
 from gateway.subscription.sessions import Sessions
 from gateway.units import format_rfc3339
@@ -31,12 +32,15 @@ class Administration:
         bus: Bus | None,
         reload: Callable[[], Awaitable[list[str]]],
         clock: Clock,
+        usage: UsageDesk | None = None,
     ) -> None:
+        """``usage`` None: nothing is metered here."""
         self._control = control
         self._sessions = sessions
         self._bus = bus
         self._reload = reload
         self._clock = clock
+        self.usage = usage
 
     async def sessions(self) -> list[dict[str, Any]]:
         return await self._sessions.all()
@@ -118,6 +122,15 @@ class Administration:
 
     async def audit(self, *, limit: int, before: int | None) -> list[dict[str, Any]]:
         return await self._control.audit(limit=limit, before=before)
+
+    def time_zone(self, tenant: str) -> str:
+        found = self._control.snapshot().catalog.tenant(tenant)
+        if found is None:
+            raise TenantNotFound
+        return found.time_zone
+
+    def now(self) -> float:
+        return self._clock.now()
 
     async def _tell(self) -> None:
         # Here at once, so that whoever was told of the change finds it done; elsewhere as soon as the bell is heard.

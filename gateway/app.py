@@ -170,7 +170,7 @@ class Gateway:
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)
-        self._admin = Listener(admin, host=settings.admin.host, port=settings.admin.port, name="admin")
+        self._admin = self._admin_listener(admin)
         self.public_app = self._public_app(openings)
         self.public_port = settings.http.port
         if self._listens:
@@ -217,6 +217,18 @@ class Gateway:
             tls_cert_file=_text(http.tls_cert_file),
             tls_key_file=_text(http.tls_key_file),
             name="http",
+        )
+
+    def _admin_listener(self, app: ASGIApp) -> Listener:
+        admin = self._settings.admin
+        return Listener(
+            app,
+            host=admin.host,
+            port=admin.port,
+            tls_cert_file=_text(admin.tls_cert_file),
+            tls_key_file=_text(admin.tls_key_file),
+            tls_client_ca_file=_text(admin.tls_client_ca_file),
+            name="admin",
         )
 
     def _public_app(self, openings: Openings) -> ASGIApp:
@@ -305,7 +317,8 @@ class Gateway:
         """Take contracts, keys, catalog and certificates anew: all of them, or none; returns the problems then."""
         try:
             # Everything is tried before anything is taken.
-            await self._control.reload(also=[] if self._public is None else [self._public.prepare_certificate])
+            ports = [self._admin] if self._public is None else [self._public, self._admin]
+            await self._control.reload(also=[port.prepare_certificate for port in ports])
         except ConfigurationProblems as error:
             self._counters.count_reload("refused")
             event(log, logging.ERROR, "reload_refused", problems=error.problems)

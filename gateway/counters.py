@@ -111,7 +111,7 @@ class Counters:
 
     ``opens`` is keyed by (stream, protocol, outcome), ``closes`` by (stream, protocol, reason), ``requests`` by (route
     pattern, method, status), ``refused_tokens`` by reason, ``tokens_accepted`` by how,
-    ``key_fetches`` by (issuer, outcome), ``reloads`` by outcome.
+    ``key_fetches`` by (issuer, outcome), ``reloads`` by outcome, ``limited`` by (limit, plan).
     """
 
     def __init__(self) -> None:
@@ -124,6 +124,7 @@ class Counters:
         self.tokens_accepted: Counter[str] = Counter()
         self.key_fetches: Counter[tuple[str, str]] = Counter()
         self.reloads: Counter[str] = Counter()
+        self.limited: Counter[tuple[str, str]] = Counter()
         self._open: dict[Tally, None] = {}
         self._ended_by_kind: dict[ReadKind, Total] = {}
         self._ended_by_tenant: dict[str, Total] = {}
@@ -183,6 +184,10 @@ class Counters:
     def count_refused_token(self, reason: str) -> None:
         """One token refused; ``reason`` is a slug of ours, never a part of the token."""
         self.refused_tokens[reason] += 1
+
+    def count_limited(self, limit: str, *, plan: str) -> None:
+        """One request refused or read ended by a limit of a plan, both by the catalog's names for them."""
+        self.limited[limit, plan] += 1
 
     def count_reload(self, outcome: str) -> None:
         """One reload, ``ok`` or ``refused``."""

@@ -15,6 +15,7 @@ from gateway.clock import ManualClock
 from gateway.errors import QuotaExceeded
 from gateway.limits.pace import Hindrance, Waiter
 from gateway.model import FilterField, Grant, RowMatch, Transport
+from gateway.subscription.books import Books
 from gateway.subscription.filter import parse_terms
 from gateway.subscription.request import ReadRequest, Start
 from gateway.subscription.shape import Shape
@@ -198,7 +199,7 @@ async def bench(
     kafka = MemoryKafka(prefill=prefill)
     topic = kafka.create_topic("t", partitions=partitions)
     clock, meter = ManualClock(), FakeMeter()
-    engine = Engine(kafka, clock=clock, meter=meter, pace=lambda grant: pace, **options)
+    engine = Engine(kafka, clock=clock, books=Books(pace=lambda grant: pace, meter=meter), **options)
     try:
         yield Bench(engine, topic, clock, meter)
     finally:

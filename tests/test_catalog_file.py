@@ -122,6 +122,25 @@ def test_entitlements_follow_each_other_on_different_plans(tmp_path: Path) -> No
     assert catalog.entitlements_for("globex", "flights") == ()
 
 
+IN_DOLLARS = ("EUR\n    limits: {requests_per_second: 1,", "USD\n    limits: {requests_per_second: 1,")
+
+
+def test_a_tenant_moves_to_another_currency_where_a_month_begins(tmp_path: Path) -> None:
+    assert load(tmp_path, IN_DOLLARS).tenant("acme") is not None
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, IN_DOLLARS, ("plan: pro, from: 2026-07-01", "plan: pro, from: 2026-06-30"))
+    (line,) = [line for line in caught.value.problems if "is in USD" in line]
+    assert "tenant acme: plan pro is in USD, plan free in EUR, got 'pro'; allowed: plans of one currency" in line
+
+
+def test_a_plan_keeps_its_currency_over_all_revisions(tmp_path: Path) -> None:
+    free = SHOP[SHOP.index("  - name: free\n") : SHOP.index("  - name: pro\n")]
+    second = free.replace("revision: 1", "revision: 2").replace("EUR", "GBP")
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, ("  - name: pro\n", second + "  - name: pro\n"))
+    assert "plan free revision 2: currency, got 'GBP'; allowed: EUR as before" in str(caught.value)
+
+
 def test_several_files_are_one_catalog(tmp_path: Path) -> None:
     head, tail = SHOP.split("tenants:")
     (tmp_path / "a.yaml").write_text(head)
@@ -274,9 +293,34 @@ BAD = [
     ("billed: in_advance", "billed: advance", "advance", ["got 'advance'; allowed: in_advance, in_arrears"]),
     (
         "billed: in_advance",
-        "billed: in_advance, meter: records",
+        "billed: in_advance, tiers: []",
         "Base",
-        ["does not belong to model flat, got 'meter'"],
+        ["does not belong to model flat, got 'tiers'"],
+    ),
+    ("billed: in_advance", "billed: in_advance, meter: records", "Base", ["charges.overage is required"]),
+    (
+        "billed: in_advance",
+        "billed: in_advance, meter: records, overage: '1'",
+        "Base",
+        ["charges.included is required, got nothing; allowed: a whole number: the units that the amount includes"],
+    ),
+    (
+        "billed: in_advance",
+        "billed: in_advance, discount: {units: 5}",
+        "Base",
+        ["charges.discount: unknown key, got 'units'"],
+    ),
+    ("meter: records", "discount: {}, meter: records", "Records", ["discount, got a mapping; allowed: a mapping with"]),
+    ("meter: records", "discount: {percent: '101'}, meter: records", "Records", ["percent, got '101'", "at most 100"]),
+    ("meter: records", "discount: {units: -1}, meter: records", "Records", ["units, got -1; allowed: a whole number"]),
+    (TIERS, TIERS.replace("'1'}", "'1', flat_amount: 2}"), "tiers:", ["tiers.flat_amount, got 2; allowed: a decimal"]),
+    ("charges: []", "charges: []\n    discount: {units: 1}", "discount:", ["plan pro.discount: unknown key"]),
+    ("charges: []", "charges: []\n    tax: []", "tax:", ["plan pro.tax, got a list", "a list of 1 to 8"]),
+    (
+        "charges: []",
+        "charges: []\n    tax: [{name: VAT, percent: '1'}, {name: VAT, percent: '2'}]",
+        "tax:",
+        ["plan pro.tax.name, got 'VAT'; allowed: a name once in a plan"],
     ),
     ("billed: in_advance", "biled: in_advance", "biled", ["unknown key, got 'biled'", "did you mean 'billed'?"]),
     ("name: Records,", "name: Base,", "Base, meter", ["charges.name, got 'Base'; allowed: a name once in a plan"]),

@@ -16,7 +16,7 @@ from gateway.kafka.replay import Replayed
 from gateway.model import Vector
 from gateway.subscription import opening as opening_module
 from gateway.subscription.opening import Opening
-from gateway.subscription.registry import PullRead
+from gateway.subscription.page_read import PageRead
 from gateway.subscription.request import ReadRequest, Start
 from gateway.subscription.shape import Shape
 from tests.parts.source import Engine, MemoryKafka, contract, grant
@@ -120,7 +120,7 @@ async def test_a_broker_that_contradicts_itself_makes_a_read_wait_and_no_gaps(
         for _ in range(100):
             topic.produce(0, b"{}")
         start = await opened(engine, Start("earliest"))
-        read = PullRead(engine.registry, start, grant(CONTRACT), Shape(), limit=1000)
+        read = PageRead(engine.registry, start, grant(CONTRACT), Shape(), limit=1000)
         gaps = records = 0
         async with asyncio.timeout(10):
             while records < 100:

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.model import RowMatch
-from gateway.subscription.registry import PullRead
+from gateway.subscription.page_read import PageRead
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.shape import Shape
 from gateway.transport import pull
@@ -103,7 +103,7 @@ async def test_it_waits_for_the_first_record_and_answers_at_once_with_it() -> No
 async def test_records_that_come_as_it_begins_to_wait_are_not_waited_for() -> None:
     async with running() as (engine, topic):
         opening = await engine.openings.open(CONTRACT, ReadRequest())
-        read = PullRead(engine.registry, opening, GRANTS["acme"], Shape(), limit=10)
+        read = PageRead(engine.registry, opening, GRANTS["acme"], Shape(), limit=10)
         assert read.reading.take() is None
         news = read.wait()
         produce(topic, 1)

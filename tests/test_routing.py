@@ -6,6 +6,7 @@ import asyncio
 import json
 import random
 from collections.abc import Callable
+from functools import partial
 
 from gateway.clock import SystemClock
 from gateway.counters import Counters
@@ -17,6 +18,7 @@ from gateway.hub.log import TopicLog
 from gateway.hub.past import Past
 from gateway.hub.pump import Pump
 from gateway.model import FilterField, Grant, Plan, Principal, Record, Vector
+from gateway.subscription.books import Books
 from gateway.subscription.budget import Budget
 from gateway.subscription.encode import FRAMINGS
 from gateway.subscription.filter import parse_terms
@@ -29,6 +31,7 @@ from tests.test_splice import CODEC, Teller, Topic, contract, recipe
 FIELDS = [FilterField("k", "/k", "string"), FilterField("n", "/n", "number")]
 
 PRINCIPAL = Principal("idp", "a", "user", frozenset(), "t1", 2**31)
+GRANT = Grant(PRINCIPAL, "t", "a", contract(), Plan("p", 1, "P", "EUR"))
 
 
 class Sink:
@@ -91,7 +94,7 @@ class Rig:
         counters = Counters()
         subscription = Subscription(
             session="x",
-            grant=Grant(PRINCIPAL, "t", "a", contract(), Plan("p", 1, "P", "EUR")),
+            grant=GRANT,
             transport="ndjson",
             feed=self.feed,
             outlet=sink,
@@ -101,7 +104,11 @@ class Rig:
             clock=self.clock,
             counters=counters,
             budget=Budget(
-                counters.begin_read("s", protocol="ndjson", plan="p", tenant="t"), pace=None, count=None, began=0
+                counters.begin_read("s", protocol="ndjson", plan="p", tenant="t"),
+                Books(),
+                GRANT,
+                session="x",
+                began=0,
             ),
             heartbeat_seconds=3600,
             on_end=lambda subscription: None,
@@ -152,9 +159,13 @@ async def test_each_filtered_reader_gets_all_of_its_records_over_evictions_pause
     general = rig.subscribe("k:prefix:k1")
     await settle()
     made: list[tuple[int, str]] = []
+
+    def some_key(step: int) -> str:
+        return keys[(step // 40 + random.randrange(3)) % 12]
+
     for step in range(200):
         # Some keys stay away long enough for the log to forget everything since they came last.
-        made += rig.produce(random.randrange(1, 12), lambda step=step: keys[(step // 40 + random.randrange(3)) % 12])
+        made += rig.produce(random.randrange(1, 12), partial(some_key, step))
         if step % 7 == 0:
             victim = readers[random.choice(keys)]
             victim[1].paused = not victim[1].paused

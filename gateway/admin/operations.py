@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
+from gateway.admin import usage
 from gateway.admin.errors import ReloadRefused
+from gateway.admin.usage import UsageOffice
 from gateway.auth.revocation import KINDS
 from gateway.auth.tokens import parse_bearer
 from gateway.errors import BadRequest, TokenInvalid, TokenMissing
@@ -23,7 +25,7 @@ MAX_AUDIT_ENTRIES: Final = 1000
 MAX_VALUE_CHARACTERS: Final = 512
 
 
-class Administration(Protocol):
+class Administration(UsageOffice, Protocol):
     """What these addresses need done. ``actor`` names the token that asks, without being it."""
 
     async def sessions(self) -> list[dict[str, Any]]:
@@ -83,6 +85,7 @@ class Operations:
             self._route("/admin/streams", self._streams),
             self._route("/admin/reload", self._reload, method="POST"),
             self._route("/admin/audit", self._audit),
+            self._route(usage.PATH, self._usage),
         ]
 
     def _route(self, path: str, answer: Answer, *, method: str = "GET") -> Route:
@@ -161,6 +164,9 @@ class Operations:
         if len(entries) == limit:
             page["next"] = str(entries[-1]["number"])
         return _json(page)
+
+    async def _usage(self, request: Request, actor: str) -> Response:
+        return await usage.answer(self._administration, request)
 
 
 def _json(body: dict[str, Any], *, status: int = 200) -> Response:

@@ -38,9 +38,7 @@ class Revisions:
             elif not newest or one.plan.revision > newest[-1].plan.revision:
                 newest.append(one)
         starts: list[int | None] = [None, *(one.published_at for one in newest[1:])]
-        return [
-            (one.plan, start, end) for one, (start, end) in zip(newest, pairwise([*starts, None]), strict=True)
-        ]
+        return [(one.plan, start, end) for one, (start, end) in zip(newest, pairwise([*starts, None]), strict=True)]
 
 
 def terms_of(held: Sequence[Held], revisions: Revisions, *, zone: str) -> tuple[Term, ...]:

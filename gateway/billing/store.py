@@ -254,9 +254,7 @@ class StatementStore:
             kept = _row(connection, found.id)
             if kept.status != "FINAL":
                 raise StatementConflict(f"{reference} is {kept.status}: only a FINAL statement can be credited.")
-            connection.execute(
-                table.update().where(table.c.id == kept.id).values(status="CREDITED", credited_by=by)
-            )
+            connection.execute(table.update().where(table.c.id == kept.id).values(status="CREDITED", credited_by=by))
             return _adjust(
                 connection,
                 tenant=kept.tenant,

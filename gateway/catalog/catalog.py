@@ -133,6 +133,10 @@ class Catalog:
         """All of a tenant's entitlements that hold the stream: past, in force and to come."""
         return tuple(right for right in self._index.rights.get(tenant, ()) if stream in right.streams)
 
+    def rights(self, tenant: str, *, now: float) -> tuple[Right, ...]:
+        """A tenant's entitlements in force at ``now`` (epoch seconds)."""
+        return tuple(right for right in self._index.rights.get(tenant, ()) if right.starts_at <= now < right.ends_at)
+
     def right(self, tenant: str, stream: str, *, now: float) -> Right | None:
         """The entitlement in force at ``now`` (epoch seconds) for the stream, None where there is none."""
         for right in self._index.rights.get(tenant, ()):

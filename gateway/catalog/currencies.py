@@ -21,8 +21,9 @@ def check_currencies(catalog: Catalog, problems: Problems) -> None:
     for tenant in catalog.tenants:
         if len({currencies.get(entitlement.plan) for entitlement in tenant.entitlements}) < 2:
             continue
-        for number, later in enumerate(tenant.entitlements):
-            for earlier in tenant.entitlements[:number]:
+        in_time = sorted(tenant.entitlements, key=lambda entitlement: entitlement.start)
+        for number, later in enumerate(in_time):
+            for earlier in in_time[:number]:
                 mine, theirs = currencies.get(later.plan), currencies.get(earlier.plan)
                 if mine and theirs and mine != theirs and _share_a_month(earlier, later):
                     key = ("entitlement", tenant.name, later.product, later.start.isoformat())
@@ -32,8 +33,7 @@ def check_currencies(catalog: Catalog, problems: Problems) -> None:
                     problems.add(place, what, got=later.plan, allowed=allowed)
 
 
-def _share_a_month(one: Entitlement, other: Entitlement) -> bool:
-    earlier, later = sorted((one, other), key=lambda entitlement: entitlement.start)
+def _share_a_month(earlier: Entitlement, later: Entitlement) -> bool:
     if earlier.end is None:
         return True
     return _month(earlier.end - timedelta(days=1)) >= _month(later.start)

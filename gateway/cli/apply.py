@@ -49,8 +49,8 @@ def apply(
 ) -> None:
     """Apply catalog files, as one catalog: all of it or nothing, and a second time there is nothing to do.
 
-    Prints the difference. Only objects that came from a file are touched; an admin's suspension stays. Exit code 1
-    if the catalog has changed since the revision named.
+    Prints the difference, and warnings about prices that look like mistakes. Only objects that came from a file are
+    touched; an admin's suspension stays. Exit code 1 if the catalog has changed since the revision named.
 
     \b
     Example:
@@ -58,6 +58,7 @@ def apply(
       gateway apply --since 12 catalog.yaml
     """
     settings = read_settings(config, assignments)
+    from gateway.billing.linter import lint_plans
     from gateway.catalog.contracts import load_contracts
     from gateway.catalog.file import load_catalog
     from gateway.catalog.history import CatalogChanged
@@ -78,6 +79,8 @@ def apply(
     except CatalogChanged as error:
         click.echo(f"gateway: {error}", err=True)
         ctx.exit(1)
+    for doubt in lint_plans(catalog.plans):
+        click.echo(f"warning: {doubt.line(catalog.places)}", err=True)
     if output == "json":
         print_json(diff.to_dict())
         return

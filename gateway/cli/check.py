@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.catalog.contracts import Contracts
     from gateway.config import Settings
     from gateway.config.auth import IssuerSettings
+    from gateway.config.settings import AdminSettings, HttpSettings
     from gateway.database.database import Database
     from gateway.kafka.cluster import KafkaCluster
     from gateway.kafka.offsets import Offsets
@@ -27,15 +28,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the check: what was looked at, and what is good or what to do. Several details are several lines."""
+    """One line of the check: what was looked at, and what is good or what to do. Several details are several lines.
+
+    A warning is ok, and worth a look all the same.
+    """
 
     name: str
     ok: bool
     details: Sequence[str]
+    is_warning: bool = False
 
     def lines(self) -> list[str]:
         """The finding for people."""
-        return [f"{'ok    ' if self.ok else 'FAILED'} {self.name}: {detail}" for detail in self.details]
+        verdict = "FAILED" if not self.ok else "warn  " if self.is_warning else "ok    "
+        return [f"{verdict} {self.name}: {detail}" for detail in self.details]
 
 
 @click.command(short_help="Would it run? Settings, contracts, keys, catalog, dependencies.")
@@ -79,7 +85,9 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     known = f"issuers: {', '.join(issuers)}" if issuers else "no issuer in auth.issuers: no token will be accepted"
     yield Finding("settings", ok=True, details=[known])
     if settings.http.tls_cert_file is not None:
-        yield await asyncio.to_thread(_check_certificate, settings)
+        yield await asyncio.to_thread(_check_certificate, settings.http, "certificate")
+    if settings.admin.tls_cert_file is not None:
+        yield await asyncio.to_thread(_check_certificate, settings.admin, "admin certificate")
     contracts, finding = _check_contracts(settings)
     yield finding
     for finding in await _check_keys(settings):
@@ -88,6 +96,8 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield finding
     if catalog is not None:
         yield _check_catalog(catalog, contracts, issuers)
+        for finding in _check_prices(catalog):
+            yield finding
     async for finding in _check_kafka(settings, contracts):
         yield finding
     yield await _check_redis(settings)
@@ -95,17 +105,23 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
         yield await asyncio.to_thread(_check_telemetry, settings)
 
 
-def _check_certificate(settings: Settings) -> Finding:
+def _check_certificate(port: HttpSettings | AdminSettings, name: str) -> Finding:
+    from gateway.config.settings import AdminSettings
     from gateway.server.tls import Certificates
 
-    http = settings.http
-    certificates = Certificates(cert_file=str(http.tls_cert_file), key_file=str(http.tls_key_file), name="http")
+    authorities = port.tls_client_ca_file if isinstance(port, AdminSettings) else None
+    certificates = Certificates(
+        cert_file=str(port.tls_cert_file),
+        key_file=str(port.tls_key_file),
+        client_ca_file=None if authorities is None else str(authorities),
+        name="admin" if isinstance(port, AdminSettings) else "http",
+    )
     try:
         certificate = certificates.read()
     except ConfigurationProblems as error:
-        return Finding("certificate", ok=False, details=error.problems)
-    until = f"{http.tls_cert_file}, valid until {certificate.expires:%Y-%m-%d %H:%M} UTC"
-    return Finding("certificate", ok=True, details=[until])
+        return Finding(name, ok=False, details=error.problems)
+    until = f"{port.tls_cert_file}, valid until {certificate.expires:%Y-%m-%d %H:%M} UTC"
+    return Finding(name, ok=True, details=[until])
 
 
 def _check_contracts(settings: Settings) -> tuple[Contracts | None, Finding]:
@@ -198,6 +214,15 @@ def _check_catalog(catalog: Catalog, contracts: Contracts | None, issuers: Seque
         return Finding("catalog", ok=False, details=problems)
     counts = f"{len(catalog.tenants)} tenants, {len(catalog.plans)} plans, {len(catalog.products)} products"
     return Finding("catalog", ok=True, details=[counts])
+
+
+def _check_prices(catalog: Catalog) -> list[Finding]:
+    """Doubts about the newest revision of each plan: those before it cannot be changed."""
+    from gateway.billing.linter import lint_plans
+
+    newest = {plan.name: plan for plan in catalog.plans}
+    doubts = [doubt.line() for doubt in lint_plans(newest.values())]
+    return [Finding("prices", ok=True, details=doubts, is_warning=True)] if doubts else []
 
 
 async def _check_kafka(settings: Settings, contracts: Contracts | None) -> AsyncIterator[Finding]:

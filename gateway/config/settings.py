@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.config.auth import AuthSettings
+from gateway.config.limits import LimitsSettings
 from gateway.config.section import Section
 from gateway.config.values import (
     BearerToken,
@@ -77,6 +78,23 @@ class AdminSettings(Section):
     tokens: tuple[BearerToken, ...] = Field(
         (), description="Bearer tokens that open /admin/; with none /admin/ is closed."
     )
+    tls_cert_file: Path | None = Field(
+        None, description="PEM file with the certificate chain for TLS on the management port; without it plain HTTP."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file with the private key of that certificate.")
+    tls_client_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that sign clients' certificates: whoever shows none of theirs is "
+        "refused, for /metrics and probes too.",
+    )
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file must be given together")
+        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
+            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
+        return self
 
 
 class ClusterSettings(Section):
@@ -337,6 +355,7 @@ class Settings(BaseSettings):
     auth: AuthSettings = AuthSettings()
     cursor: CursorSettings = CursorSettings()
     stream: StreamSettings = StreamSettings()
+    limits: LimitsSettings = LimitsSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from itertools import islice
 from typing import Final, Protocol
 
 from gateway.limits.bucket import Rate
 from gateway.limits.lease import STEP_US, Lease
 from gateway.limits.lending import Ask, Given
-from gateway.limits.pace import Hindrance, Pace, Waiter
+from gateway.limits.pace import PLENTY, Hindrance, Pace, Waiter
 
 EVERY_US: Final = 45_000
 """A node asks for a tenant at most so often, whatever it uses: about 22 times a second."""
@@ -23,7 +23,7 @@ HELD_US: Final = 5_000_000
 TURN_US: Final = 250_000
 """A turn that was not used in this time goes to others."""
 
-_NEVER: Final = -1
+_LOOKED_AT: Final = 16
 _UNITS: Final = ("bytes", "requests", "records")
 
 
@@ -49,7 +49,7 @@ class Lender(Protocol):
 
 
 class Account:
-    """Everything runs on the loop and nothing waits, but for ``take``. It has at most one timer and one open question."""
+    """Everything runs on the loop; nothing waits but ``take``. It has at most one timer and one open question."""
 
     __slots__ = (
         "_answered",
@@ -61,17 +61,16 @@ class Account:
         "_question_us",
         "_queue",
         "_readers",
+        "_timer",
         "_turns",
         "_turns_us",
         "_when_us",
-        "_timer",
         "is_crowded",
         "key",
         "leases",
         "number",
         "plan",
         "tenant",
-        "used_records",
     )
 
     def __init__(self, lender: Lender, key: str, *, tenant: str, plan: str) -> None:
@@ -84,7 +83,7 @@ class Account:
         self._lender = lender
         self._readers = 0
         self._queue: deque[Pace] = deque()
-        self._turns: dict[Pace, None] = {}
+        self._turns: dict[Pace, tuple[tuple[Lease, ...], tuple[Lease, ...]]] = {}
         self._turns_us = 0
         self._marked = False
         self._asking = False
@@ -172,23 +171,21 @@ class Account:
 
     def take_turn(self, pace: Pace, records: int, data_bytes: int) -> None:
         """A read has used so much of its turn."""
-        records_leases, bytes_leases = pace.needs()
-        for leases, used in ((records_leases, min(pace.turn, records)), (bytes_leases, min(pace.byte_turn, data_bytes))):
-            for lease in leases:
-                lease.promised -= used
-        pace.turn = max(0, pace.turn - records)
-        pace.byte_turn = max(0, pace.byte_turn - data_bytes)
+        promised = self._turns.get(pace)
+        if promised is None:
+            pace.turn = pace.byte_turn = 0
+            return
+        records, data_bytes = min(pace.turn, records), min(pace.byte_turn, data_bytes)
+        _promise(promised, -records, -data_bytes)
+        pace.turn -= records
+        pace.byte_turn -= data_bytes
         if not pace.turn or not pace.byte_turn:
             self._end_turn(pace)
 
     def _end_turn(self, pace: Pace) -> None:
-        if pace in self._turns:
-            del self._turns[pace]
-            records, data_bytes = pace.needs()
-            for lease in records:
-                lease.promised -= pace.turn
-            for lease in data_bytes:
-                lease.promised -= pace.byte_turn
+        promised = self._turns.pop(pace, None)
+        if promised is not None:
+            _promise(promised, -pace.turn, -pace.byte_turn)
         pace.turn = pace.byte_turn = 0
         self.is_crowded = bool(self._queue or self._turns)
 
@@ -202,18 +199,16 @@ class Account:
         waiting, skipped, woken = len(self._queue), deque[Pace](), list[Waiter]()
         while self._queue:
             pace = self._queue.popleft()
-            records, data_bytes = pace.needs()
-            free = min(lease.left - lease.promised for lease in records)
-            free_bytes = min(lease.left - lease.promised for lease in data_bytes)
+            needs = pace.needs()
+            free, free_bytes = (
+                min((lease.left - lease.promised for lease in leases), default=PLENTY) for leases in needs
+            )
             if free <= 0 or free_bytes <= 0:
                 skipped.append(pace)
                 continue
             pace.turn, pace.byte_turn = max(1, free // waiting), max(1, free_bytes // waiting)
-            for lease in records:
-                lease.promised += pace.turn
-            for lease in data_bytes:
-                lease.promised += pace.byte_turn
-            self._turns[pace] = None
+            _promise(needs, pace.turn, pace.byte_turn)
+            self._turns[pace] = needs
             waiter, pace.waiter = pace.waiter, None
             if waiter is not None:
                 woken.append(waiter)
@@ -232,7 +227,7 @@ class Account:
     # ---- requests ------------------------------------------------------------------------------------------------
 
     async def take(self, lease: Lease) -> int:
-        """Take one. 0: taken; else milliseconds until there may be one. Waits for an answer only where none is known."""
+        """Take one. 0: taken; else milliseconds until there may be one. Waits only for an answer that is on its way."""
         while True:
             if lease.left <= 0:
                 self._follow()
@@ -318,18 +313,22 @@ class Account:
         self._tell_answered()
         self._look(self._lender.now_us())
 
+    def follow(self) -> None:
+        """The store is away, or there again: those who wait are looked after in another way."""
+        self._follow()
+        self._look(self._lender.now_us())
+
     def _follow(self) -> None:
         """Go alone while the store is away, and back when it is there."""
         away = self._lender.is_away
         for lease in self.leases.values():
-            if lease.is_alone != away:
-                now_us = self._lender.now_us()
-                if away:
-                    lease.go_alone(self._lender.nodes(), now_us=now_us)
-                else:
-                    lease.go_shared(now_us=now_us)
-            else:
+            if lease.is_alone == away:
                 return
+            now_us = self._lender.now_us()
+            if away:
+                lease.go_alone(self._lender.nodes(), now_us=now_us)
+            else:
+                lease.go_shared(now_us=now_us)
 
     # ---- the timer -----------------------------------------------------------------------------------------------
 
@@ -340,14 +339,17 @@ class Account:
         if self._queue:
             self._hand_out(now_us)
         if not self._asking and not self._lender.is_away:
-            if self._marked or any(lease.left < lease.low for lease in self.leases.values() if lease.used or self._queue):
+            if self._marked or any(
+                lease.left < lease.low for lease in self.leases.values() if lease.used or self._queue
+            ):
                 self._marked = True
                 self._ask_when_due(now_us)
             elif self._asked_us is not None and any(lease.left or lease.unripe() for lease in self.leases.values()):
                 self._report_when_due(now_us)
-        for pace in self._queue:
-            self._wake_in(max(STEP_US, pace.lacks.ripe_in_us(now_us=now_us) or 5 * STEP_US))
-            break
+        if self._queue:
+            # Tokens may be there that are promised; whoever does not use his turn in time loses it.
+            lacking = {pace.lacks for pace in islice(self._queue, _LOOKED_AT)}
+            self._wake_in(min(max(STEP_US, lease.ripe_in_us(now_us=now_us) or 5 * STEP_US) for lease in lacking))
 
     def _report_when_due(self, now_us: int) -> None:
         due_in_us = (self._asked_us or 0) + HELD_US - now_us
@@ -371,12 +373,21 @@ class Account:
         self._follow()
         self._look(self._lender.now_us())
 
-    def close(self) -> None:
-        """No timer any more."""
+    def close(self) -> list[Ask]:
+        """Take no more part. What is held is given back by the question returned; empty: there is nothing."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         self._tell_answered()
+        now_us = self._lender.now_us()
+        held = [lease for lease in self.leases.values() if not lease.is_alone and (lease.left or lease.unripe())]
+        return [lease.ask(now_us=now_us, gives_back=True) for lease in held]
+
+
+def _promise(needs: tuple[tuple[Lease, ...], tuple[Lease, ...]], records: int, data_bytes: int) -> None:
+    for leases, count in zip(needs, (records, data_bytes), strict=True):
+        for lease in leases:
+            lease.promised += count
 
 
 GONE: Final = Lease("", "records", Rate.of(1, 1), 1)

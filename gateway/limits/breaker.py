@@ -7,7 +7,9 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.clock import Clock
 
@@ -65,7 +67,7 @@ class Breaker:
                 try:
                     return await ask()
                 except (ConnectionError, RedisError) as error:
-                    if not repeatable or isinstance(error, TimeoutError) or not _is_broken(error):
+                    if not repeatable or not _is_broken(error):
                         raise
                     return await ask()
         except (RedisError, OSError, TimeoutError) as error:
@@ -115,7 +117,5 @@ class Breaker:
 
 
 def _is_broken(error: Exception) -> bool:
-    """The connection broke, rather than that the server answered something or nothing."""
-    import redis.exceptions as known
-
-    return isinstance(error, known.ConnectionError | ConnectionError) and not isinstance(error, known.TimeoutError)
+    """The connection broke, rather than that the server answered something, or nothing in time."""
+    return isinstance(error, RedisConnectionError | ConnectionError) and not isinstance(error, RedisTimeoutError)

@@ -59,7 +59,7 @@ class Rate:
 
 
 class Bucket:
-    """A bucket of this process alone. Time is in microseconds, and one that jumps moves nothing by more than a burst."""
+    """A bucket of this process alone. Time is in microseconds; where it jumps, nothing moves by more than a burst."""
 
     __slots__ = ("_at_us", "_parts", "rate")
 

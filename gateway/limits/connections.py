@@ -15,8 +15,8 @@ from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.errors import GatewayError, TooManyConnections
 from gateway.limits.breaker import Away
+from gateway.limits.scripts import Call, Script, Scripts
 from gateway.limits.standing import count_of
-from gateway.limits.store import Call, Script, Scripts
 from gateway.model import Grant
 
 log = logging.getLogger("gateway.limits")
@@ -41,6 +41,7 @@ _PREFIX: Final = "gateway:limits:1:seats"
 
 Key = tuple[str, str]
 """Tenant and plan."""
+
 
 class Holder(Protocol):
     """The open read that a seat is for."""
@@ -126,7 +127,7 @@ class Connections:
             return within_share
         while True:
             freed = self._free.pop(seat.key, [])
-            arguments = [seat.name, *map(round, (SEAT_SECONDS * 1000, cap, SETTLE_SECONDS * 1000)), int(within_share)]
+            arguments: list[str | int] = [*(seat.name, _ms(SEAT_SECONDS), cap, _ms(SETTLE_SECONDS), int(within_share))]
             try:
                 call = Call(_keys(seat.key), [*arguments, *freed])
                 answer = (await self._scripts.run(self._take, [call]))[0]
@@ -247,7 +248,7 @@ class Connections:
                 wanted.append(_Told(key, cap or 0, freed.get(key, []), held))
         if self._scripts is None:
             return
-        life = round(SEAT_SECONDS * 1000)
+        life = _ms(SEAT_SECONDS)
         for batch in _batches(wanted):
             call = Call(_keys(*(one.key for one in batch)), [life, self._node, *_spelt(batch)])
             try:
@@ -302,6 +303,10 @@ def _spelt(batch: list[_Told]) -> Iterator[Any]:
         yield from (one.cap, len(one.freed), len(one.held))
         yield from one.freed
         yield from one.held
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
 
 
 def _refusal(cap: int) -> TooManyConnections:

@@ -23,7 +23,7 @@ STEP_US: Final = 10_000
 class Lease:
     """Tokens of one limit. ``left`` may be spent now, and goes below zero where more was sent than was there.
 
-    Below ``low`` it is time to ask for more. ``promised`` are those of ``left`` that are kept for reads whose turn it is.
+    Below ``low`` it is time to ask for more. ``promised`` are kept for reads whose turn it is.
     """
 
     __slots__ = (
@@ -99,7 +99,9 @@ class Lease:
         """The limit is reached: nothing left, and what comes, comes at its rate."""
         if self.left > 0:
             return False
-        return bool(self._local is not None or self._coming or self._retry_us > now_us or (self.is_known and self._level < 0))
+        return bool(
+            self._local is not None or self._coming or self._retry_us > now_us or (self.is_known and self._level < 0)
+        )
 
     def ripen(self, *, now_us: int) -> None:
         """Add to ``left`` what has come by now."""

@@ -1,9 +1,10 @@
-"""How an account lends its tokens to the processes that ask: one exchange, pure. ``lua/borrow.lua`` is its twin in Redis.
+"""How an account lends its tokens to the processes that ask: pure. ``lua/borrow.lua`` is its twin in Redis.
 
-An account belongs to a tenant and a plan and holds a bucket for each of its limits. A process asks for tokens of several
-buckets at once; what is there it gets now, and what is not it may get later: a dated share of the tokens that are still
-to come, so that processes are served in the order in which they asked. Tokens that were lent count as taken until the
-borrower has reported them used or has not been heard of for ``NODE_US``: level and loans are never more than one burst.
+An account belongs to a tenant and a plan and holds a bucket for each of its limits. A process asks for tokens of
+several buckets at once; what is there it gets now, and what is not it may get later: a dated share of the tokens that
+are still to come, so that processes are served in the order in which they asked. Tokens that were lent count as taken
+until the borrower has reported them used, or has not been heard of for ``NODE_US``: what is in a bucket and what is lent
+of it is never more than one burst.
 
 An exchange has a number. Asked again under the same number, the account says again what it said: that is how a lost
 answer costs nothing, and an answer or a question that comes twice counts once.
@@ -124,6 +125,14 @@ class Account:
         said = [self._lend_one(node, ask, loans, now_us) for ask in asks]
         self.borrowers[node] = Borrower(now_us, number, loans, said)
         return [_dated(promise, now_us) for promise in said]
+
+    def is_idle(self, *, now_us: int) -> bool:
+        """Whether it is as good as one of which nothing is known."""
+        full = all(
+            level.parts + max(0, now_us - level.at_us) * level.rate.per_us >= level.rate.capacity * level.rate.unit
+            for level in self.levels.values()
+        )
+        return full and all(abs(now_us - one.seen_us) > NODE_US for one in self.borrowers.values())
 
     def _forget(self, now_us: int) -> None:
         for name in [name for name, one in self.borrowers.items() if abs(now_us - one.seen_us) > NODE_US]:

@@ -1,46 +1,228 @@
-"""Every limit of records, bytes and requests on this node: accounts that borrow from the store and lend to reads."""
+"""Every rate of records, bytes and requests on this node: accounts that borrow from the store and lend to reads."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import Final
 
 from gateway.clock import Clock
-from gateway.limits.breaker import Breaker
-from gateway.limits.pace import Pace, Quotas
-from gateway.limits.standing import Standing
-from gateway.limits.store import Store
+from gateway.limits.account import Account
+from gateway.limits.breaker import Away, Breaker
+from gateway.limits.bucket import MICROSECONDS, Rate
+from gateway.limits.lease import Lease
+from gateway.limits.pace import PLENTY, NarrowPace, Pace
+from gateway.limits.standing import Standing, rate_of
+from gateway.limits.store import Exchange, Store, account_key, name_tag
 from gateway.model import Grant, Plan
+
+log = logging.getLogger("gateway.limits")
+
+RECORDS: Final = "records_per_second"
+REPLAYED: Final = "replay_records_per_second"
+BYTES: Final = "bytes_per_second"
+REQUESTS: Final = "requests_per_second"
+PACED: Final = (RECORDS, REPLAYED, BYTES)
+
+GATHER_SECONDS: Final = 0.02
+"""Questions that nobody waits for are put together for so long."""
+
+SWEEP_SECONDS: Final = 10.0
+_AT_ONCE: Final = 500
 
 
 class Limiter:
-    """One per process; everything on the event loop's thread."""
+    """One per process; everything runs on the event loop's thread."""
 
-    def __init__(
-        self,
-        store: Store,
-        *,
-        breaker: Breaker,
-        clock: Clock,
-        quotas: Callable[[Grant], Quotas] = lambda _: Quotas(),
-    ) -> None:
-        ...
+    def __init__(self, store: Store, *, breaker: Breaker, clock: Clock) -> None:
+        self.exchanges = 0
+        self._store = store
+        self._breaker = breaker
+        self._clock = clock
+        self._accounts: dict[tuple[str, str], Account] = {}
+        self._numbers = itertools.count(1)
+        self._waiting: dict[Account, None] = {}
+        self._gathering: asyncio.TimerHandle | None = None
+        self._lending: asyncio.Task[None] | None = None
+        self._free = _unlimited()
+        breaker.on_change.append(self._change)
+
+    # ---- for the engine and the edges ----------------------------------------------------------------------------
 
     def pace(self, grant: Grant) -> Pace | None:
-        """How fast this read may go; None: as fast as it can. Never waits, never asks Redis."""
-        ...
+        """How fast this read may go; None: as fast as it can. Never waits, never asks Redis. Close it with the read."""
+        limits = grant.plan.limits
+        plain = [rate_of(limits, limit) for limit in PACED]
+        narrow = (
+            [limits["streams"][grant.contract.stream]] if grant.contract.stream in limits.get("streams", ()) else []
+        )
+        if not narrow and plain == [None, None, None]:
+            return None
+        account = self._account(grant.tenant, grant.plan.name)
+        account.join()
+        leases = [
+            self._free if told is None else account.lease(limit, limit, told)
+            for limit, told in zip(PACED, plain, strict=True)
+        ]
+        if not narrow:
+            return Pace(account, *leases)
+        tag = name_tag(grant.contract.stream)
+        records, replayed, data_bytes = (
+            (lease, *(account.lease(f"{limit}@{tag}", limit, told) for one in narrow if (told := rate_of(one, limit))))
+            for limit, lease in zip(PACED, leases, strict=True)
+        )
+        return NarrowPace(account, records, replayed, data_bytes)
 
-    async def take(self, tenant: str, plan: Plan, limit: str = "requests_per_second") -> int:
-        """Take one of a rate that refuses instead of waiting. 0: taken; else milliseconds until there may be one."""
-        ...
+    async def take(self, tenant: str, plan: Plan, limit: str = REQUESTS) -> int:
+        """Take one of a rate that refuses rather than waits. 0: taken; else milliseconds until there may be one.
+
+        Waits only for the answer to a first question, and for that no longer than the breaker lets it.
+        """
+        told = rate_of(plan.limits, limit)
+        if told is None:
+            return 0
+        account = self._account(tenant, plan.name)
+        lease = account.lease(limit, limit, told)
+        return await account.take(lease)
 
     def standing(self, tenant: str, plan: Plan) -> list[Standing]:
-        """How the tenant stands with each rate of the plan, as far as this node knows without asking."""
-        ...
+        """How the tenant stands with the rates of the plan, as far as this node knows without asking."""
+        account = self._accounts.get((tenant, plan.name))
+        return [
+            _standing(limit, told, None if account is None else account.leases.get(limit), self.now_us())
+            for limit in (REQUESTS, *PACED)
+            for told in [rate_of(plan.limits, limit)]
+        ]
+
+    def accounts(self) -> Iterator[Account]:
+        """Those that this node knows now."""
+        return iter(list(self._accounts.values()))
+
+    def _account(self, tenant: str, plan: str) -> Account:
+        account = self._accounts.get((tenant, plan))
+        if account is None:
+            account = Account(self, account_key(tenant, plan), tenant=tenant, plan=plan)
+            self._accounts[tenant, plan] = account
+        return account
+
+    # ---- for the accounts ----------------------------------------------------------------------------------------
+
+    @property
+    def is_away(self) -> bool:
+        """See ``Lender``."""
+        return self._breaker.is_open
+
+    def now_us(self) -> int:
+        """See ``Lender``."""
+        return int(self._clock.monotonic() * MICROSECONDS)
+
+    def nodes(self) -> int:
+        """See ``Lender``."""
+        return self._breaker.nodes()
+
+    def ask(self, account: Account, *, urgent: bool) -> None:
+        """See ``Lender``."""
+        self._waiting[account] = None
+        if self._lending is not None:
+            # Who comes while others are being served is served right after them.
+            return
+        loop = asyncio.get_running_loop()
+        if urgent:
+            if self._gathering is not None:
+                self._gathering.cancel()
+            self._gathering = loop.call_later(0, self._begin)
+        elif self._gathering is None:
+            self._gathering = loop.call_later(GATHER_SECONDS, self._begin)
+
+    def _begin(self) -> None:
+        self._gathering = None
+        if self._lending is None:
+            self._lending = asyncio.get_running_loop().create_task(self._lend(), name="limits")
+
+    async def _lend(self) -> None:
+        """Ask for all who want something, in few round trips, one after the other."""
+        try:
+            while self._waiting:
+                batch = list(itertools.islice(self._waiting, _AT_ONCE))
+                for account in batch:
+                    del self._waiting[account]
+                await self._exchange(batch)
+        finally:
+            self._lending = None
+
+    async def _exchange(self, batch: list[Account]) -> None:
+        exchanges: list[Exchange] = []
+        for account in batch:
+            asks = account.question(next(self._numbers))
+            exchanges.append(Exchange(account.key, account.number, asks))
+        self.exchanges += len(exchanges)
+        try:
+            answers = await self._store.lend(exchanges)
+        except Away:
+            for account in batch:
+                account.unanswered()
+            return
+        for account, given in zip(batch, answers, strict=True):
+            account.answer(given)
+
+    def _change(self) -> None:
+        """The breaker opened or closed. Who waits is looked after in another way now; the others see it in time."""
+        for account in self._accounts.values():
+            if account.is_crowded:
+                account.follow()
+
+    # ---- life ----------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Watch over Redis and forget who is gone, until cancelled."""
-        ...
+        """Forget who is gone, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Forget accounts that nobody uses and that hold nothing."""
+        for key in [key for key, account in self._accounts.items() if account.is_idle]:
+            del self._accounts[key]
 
     async def close(self) -> None:
-        """Give back what is borrowed."""
-        ...
+        """Give back what is borrowed, as far as somebody is there to take it."""
+        self._breaker.on_change.remove(self._change)
+        if self._gathering is not None:
+            self._gathering.cancel()
+        if self._lending is not None:
+            self._lending.cancel()
+            await asyncio.wait([self._lending])
+        exchanges = [
+            Exchange(account.key, next(self._numbers), asks)
+            for account in self._accounts.values()
+            if (asks := account.close())
+        ]
+        try:
+            for begin in range(0, len(exchanges), _AT_ONCE):
+                await self._store.lend(exchanges[begin : begin + _AT_ONCE])
+        except Away as error:
+            log.debug("what was borrowed is not given back: %s", error)
+        self._accounts.clear()
+
+
+def _unlimited() -> Lease:
+    free = Lease("", "records", Rate.of(1, 1), 1)
+    free.left, free.low = PLENTY, -PLENTY
+    return free
+
+
+def _standing(limit: str, told: tuple[int | float, int | float] | None, lease: Lease | None, now_us: int) -> Standing:
+    if told is None:
+        return Standing(limit, None)
+    rate, burst = told
+    remaining = int(burst) if lease is None else lease.remaining(now_us=now_us)
+    return Standing(
+        limit,
+        rate,
+        window_seconds=1,
+        burst=burst,
+        remaining=remaining,
+        resets_in_seconds=max(0.0, (burst - remaining) / rate),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.limits.lease import Lease
 
@@ -20,25 +20,6 @@ class Waiter(Protocol):
     def wake(self) -> None:
         """There may be room again. Called once, from the event loop; must not raise."""
         ...
-
-
-class Quota(Protocol):
-    """Something of which a period gives so much, beside the rates."""
-
-    def left(self) -> int:
-        """How much; at least 1. Raises QuotaExceeded where it is used up."""
-        ...
-
-    def spend(self, count: int) -> None:
-        """So much was sent; perhaps more than was left, by one record."""
-        ...
-
-
-class Quotas(NamedTuple):
-    """The quotas of one read, by what they count."""
-
-    records: tuple[Quota, ...] = ()
-    data_bytes: tuple[Quota, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +56,7 @@ class Pace:
         self.waiter: Waiter | None = None
 
     def room(self, *, replayed: bool) -> int:
-        """Records that may be sent now; 0: ``wait``. Raises QuotaExceeded where a quota is used up."""
+        """Records that may be sent now; 0: ``wait``."""
         lease = self._replayed if replayed else self._records
         left = lease.left
         if left > 0 and not self._account.is_crowded:
@@ -131,14 +112,14 @@ class Pace:
 
     def needs(self) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
         """Leases that must have something for this read to go on: of records, and of bytes."""
-        records = self._records if self.lacks is self._bytes else self.lacks
-        return (records,), (self._bytes,)
+        lacks, data_bytes = self.lacks, self._bytes
+        return (() if lacks is data_bytes else (lacks,)), (data_bytes,)
 
 
 class NarrowPace(Pace):
-    """The same under further limits: tighter buckets of the application or the stream, and quotas."""
+    """The same under further limits: tighter buckets of the application or the stream."""
 
-    __slots__ = ("_more_bytes", "_more_records", "_more_replayed", "_quotas")
+    __slots__ = ("_more_bytes", "_more_records", "_more_replayed")
 
     def __init__(
         self,
@@ -146,13 +127,11 @@ class NarrowPace(Pace):
         records: tuple[Lease, ...],
         replayed: tuple[Lease, ...],
         data_bytes: tuple[Lease, ...],
-        quotas: Quotas,
     ) -> None:
         super().__init__(account, records[0], replayed[0], data_bytes[0])
         self._more_records = records[1:]
         self._more_replayed = replayed[1:]
         self._more_bytes = data_bytes[1:]
-        self._quotas = quotas
 
     def room(self, *, replayed: bool) -> int:
         """See ``Pace``."""
@@ -161,8 +140,6 @@ class NarrowPace(Pace):
             if not room:
                 return 0
             room = min(room, self._account.room(self, lease, self.turn))
-        for quota in self._quotas.records:
-            room = min(room, quota.left())
         return room
 
     def bytes_room(self) -> int:
@@ -172,8 +149,6 @@ class NarrowPace(Pace):
             if not room:
                 return 0
             room = min(room, self._account.room(self, lease, self.byte_turn))
-        for quota in self._quotas.data_bytes:
-            room = min(room, quota.left())
         return room
 
     def spend(self, records: int, replayed: int, data_bytes: int) -> None:
@@ -181,14 +156,14 @@ class NarrowPace(Pace):
         self._account.spend(self._more_records, records)
         self._account.spend(self._more_replayed, replayed)
         self._account.spend(self._more_bytes, data_bytes)
-        for quota in self._quotas.records:
-            quota.spend(records + replayed)
-        for quota in self._quotas.data_bytes:
-            quota.spend(data_bytes)
         super().spend(records, replayed, data_bytes)
 
     def needs(self) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
         """See ``Pace``."""
-        is_replay = self.lacks is self._replayed or self.lacks in self._more_replayed
-        records = (self._replayed, *self._more_replayed) if is_replay else (self._records, *self._more_records)
-        return records, (self._bytes, *self._more_bytes)
+        several = (
+            (self._bytes, *self._more_bytes),
+            (self._replayed, *self._more_replayed),
+            (self._records, *self._more_records),
+        )
+        lacking = next(leases for leases in several if self.lacks in leases)
+        return (() if lacking is several[0] else lacking), several[0]

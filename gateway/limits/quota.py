@@ -77,15 +77,16 @@ class Share:
 
     __slots__ = (
         "_clock",
+        "_loose",
         "_on_need",
         "_portion",
         "_told_at",
         "_used_then",
         "_waiters",
         "given",
+        "in_hand",
         "is_over",
         "key",
-        "in_hand",
         "length",
         "limit",
         "others",
@@ -120,6 +121,7 @@ class Share:
         self.given = 0
         self.in_hand = 0
         self.others = 0
+        self._loose = 0
         self.is_over = False
         self._portion = max(1, self.limit // FIRST_SHARE)
         self._told_at = -math.inf
@@ -132,8 +134,8 @@ class Share:
 
     @property
     def used_by_all(self) -> int:
-        """As far as it is known here; what others hold counts as used."""
-        return self.others + self.used
+        """As far as it is known here."""
+        return self.others - self._loose + self.used
 
     # ---- the reads' side -----------------------------------------------------------------------------------------
 
@@ -171,7 +173,11 @@ class Share:
         return QuotaExceeded(
             f"The plan's {self.limit} {unit} of this {length} are used up.",
             retry_after_ms=wait_ms,
-            extensions={"limit": self.limit, "unit": self.key.name, "resets_at": format_rfc3339(round(resets_at * 1000))},
+            extensions={
+                "limit": self.limit,
+                "unit": self.key.name,
+                "resets_at": format_rfc3339(round(resets_at * 1000)),
+            },
         )
 
     def percent(self) -> int:
@@ -270,7 +276,7 @@ class Share:
         if ask.key != self.key:
             return
         self.in_hand += told.given - self.given
-        self.given, self.others = told.given, told.others
+        self.given, self.others, self._loose = told.given, told.others, told.loose
         self._told_at, self._used_then = now, ask.used
         used_up = told.given + told.others >= self.limit
         self.is_over = self.in_hand <= 0 and used_up and told.is_sure and not told.loose

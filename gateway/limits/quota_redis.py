@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.limits.quota import Ask, Held, QuotaKey, Told
-from gateway.limits.store import KEY_PREFIX, Call, Script, Scripts, name_tag, tenant_tag
+from gateway.limits.scripts import Call, Script, Scripts
+from gateway.limits.store import KEY_PREFIX, name_tag, tenant_tag
 
 SETTLE_SECONDS: Final = 2.5
 """After Redis has lost its data nothing more is given until every node has told what it has."""
@@ -15,6 +16,7 @@ LOOSE_SECONDS: Final = 12.0
 """A node that said nothing for so long is gone, and gives nothing back."""
 
 KEPT_SECONDS: Final = 86_400
+
 
 class RedisQuotas:
     """Every method raises Away, and may be called again with the same words."""

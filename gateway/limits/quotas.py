@@ -1,4 +1,4 @@
-"""Keeps this node's shares of quotas: asks for more before they are used up, in Redis, and in the database meanwhile."""
+"""Keeps this node's shares of quotas: asks for more in good time, in Redis, and in the database while that is away."""
 
 from __future__ import annotations
 
@@ -96,17 +96,27 @@ class Quotas:
         return found
 
     async def ready(self, tenant: str, plan: str, limits: Mapping[str, Any]) -> list[Share]:
-        """The shares, with what the other nodes said of them; for a short time only is that waited for."""
+        """The shares, for a read that begins: none is unknown, unless there is no answer in a short time."""
         shares = self.shares(tenant, plan, limits)
-        unknown = [one for one in shares if not one.is_known or (one.is_over and self._is_stale(one))]
-        if unknown:
-            for share in unknown:
-                self._need(share)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(READY_SECONDS):
-                    while not all(one.is_known for one in unknown):
-                        await self._round_over()
+        await self._ask_now([one for one in shares if not one.is_known or (one.is_over and self._is_stale(one))])
         return shares
+
+    async def refresh(self, tenant: str, plan: str, limits: Mapping[str, Any]) -> list[Share]:
+        """The shares, with what the other nodes have used by now."""
+        shares = self.shares(tenant, plan, limits)
+        await self._ask_now(shares)
+        return shares
+
+    async def _ask_now(self, shares: list[Share]) -> None:
+        if not shares:
+            return
+        began = self._clock.monotonic()
+        for share in shares:
+            self._need(share)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(READY_SECONDS):
+                while any(one.told_before(began) for one in shares):
+                    await self._round_over()
 
     def _is_stale(self, share: Share) -> bool:
         return share.told_before(self._clock.monotonic() - RECHECK_SECONDS)
@@ -219,9 +229,9 @@ class Quotas:
         ]
         if changed:
             await self._work(self._kept.keep, changed, now=self._clock.now())
-            self._written = {
-                key: told for key, told in self._written.items() if key.period in self._periods()
-            } | {one.key: (one.given, one.used) for one in changed}
+            self._written = {key: told for key, told in self._written.items() if key.period in self._periods()} | {
+                one.key: (one.given, one.used) for one in changed
+            }
 
     def _periods(self) -> set[str]:
         return {share.period.name for share in self._shares.values()}

@@ -47,16 +47,23 @@ class Question:
 
 
 def parse_question(
-    given: Mapping[str, str], *, zone: ZoneInfo, now: float, groups: tuple[str, ...] = PARTNER_GROUPS
+    given: Mapping[str, str],
+    *,
+    zone: ZoneInfo,
+    now: float,
+    groups: tuple[str, ...] = PARTNER_GROUPS,
+    others: tuple[str, ...] = (),
 ) -> Question:
-    """The question; ``groups`` is what may be grouped by, and what is grouped by where nothing is said.
+    """The question; ``groups`` is what may be grouped by, and what is grouped by where nothing is said. ``others`` are
+    parameters that the caller reads.
 
     Without ``to``, up to now; without ``from``, from the beginning of the month that ends there, in the zone. A stretch
     that is only begun counts as a whole one. Raises UnknownParameter and InvalidParameter, which name what is allowed.
     """
     for name in given:
-        if name not in PARAMETERS:
-            raise UnknownParameter(f"The parameter {_show(name)} is not known here; allowed: {', '.join(PARAMETERS)}.")
+        if name not in (*PARAMETERS, *others):
+            allowed = ", ".join((*PARAMETERS, *others))
+            raise UnknownParameter(f"The parameter {_show(name)} is not known here; allowed: {allowed}.")
     grain = Grain(_granularity(given.get("granularity", "day")), zone)
     start, end = _moment(given, "from"), _moment(given, "to")
     if end is None:

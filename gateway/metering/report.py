@@ -34,7 +34,7 @@ UNITS: Final = {
 PARTNER_MEASURES: Final = tuple(name for name in MEASURES if name != "hidden_records")
 """What a row filter hides would tell a partner how much others have."""
 
-_COLUMNS: Final = {"units": "units_of_64_kib"}
+COLUMNS: Final = {"units": "units_of_64_kib"}
 _WINDOW_SECONDS: Final[dict[Granularity, int]] = {"15m": 86_400, "hour": 86_400, "day": 8 * 86_400, "month": 1}
 """How much is looked at in one go, at least: what lies in memory is bounded whatever is asked for."""
 
@@ -143,7 +143,7 @@ def document(
 def csv_header(question: Question, *, measures: tuple[str, ...] = PARTNER_MEASURES) -> str:
     """The first line; each column's name says what it is a number of."""
     named = [column for name in question.by for column in ((name, "revision") if name == "plan" else (name,))]
-    return csv_lines([["from", "to", *named, "billable", *(_COLUMNS.get(name, name) for name in measures)]])
+    return csv_lines([["from", "to", *named, "billable", *(COLUMNS.get(name, name) for name in measures)]])
 
 
 def csv_rows(rows: Iterable[Row], question: Question, *, measures: tuple[str, ...] = PARTNER_MEASURES) -> str:

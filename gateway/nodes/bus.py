@@ -51,6 +51,8 @@ class Bus:
         self._answers: dict[int, asyncio.Queue[Message]] = {}
         self._questions: dict[str, Answer] = {}
         self._bells: dict[str, Callable[[], None]] = {}
+        self.size = 1
+        """How many nodes there were when they were last counted, this one included."""
 
     def on_question(self, topic: str, answer: Answer) -> None:
         """Answer questions of this topic from other nodes."""
@@ -64,6 +66,7 @@ class Bus:
         """The other nodes that are there. Raises Unavailable."""
         with _told():
             present = await self._client.eval(_HEARTBEAT, 1, _PRESENT, self.node, ALIVE_SECONDS)
+        self.size = len(present)
         return [name for raw in present if (name := raw.decode()) != self.node]
 
     async def ask(self, topic: str, body: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:

@@ -55,6 +55,13 @@ class PartnerCollector(Collector):
             counters.key_fetches.items(),
         )
 
+        yield counter(
+            "gateway_limited",
+            "Requests refused and reads ended by a limit: by its name in the catalog and the plan.",
+            ["limit", "plan"],
+            counters.limited.items(),
+        )
+
     def _reads(self) -> Iterator[Metric]:
         census = self._counters.census()
         kinds = list(census.by_kind.items())

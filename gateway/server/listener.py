@@ -45,6 +45,7 @@ class Listener:
         name: str,
         tls_cert_file: str | None = None,
         tls_key_file: str | None = None,
+        tls_client_ca_file: str | None = None,
         write_buffer_high_bytes: int = 64 * 1024,
         bounds: ConnectionBounds | None = None,
     ) -> None:
@@ -53,7 +54,9 @@ class Listener:
         self._name = name
         self._certificates: Certificates | None = None
         if tls_cert_file:
-            self._certificates = Certificates(cert_file=tls_cert_file, key_file=tls_key_file, name=name)
+            self._certificates = Certificates(
+                cert_file=tls_cert_file, key_file=tls_key_file, client_ca_file=tls_client_ca_file, name=name
+            )
         self._bounds = bounds or ConnectionBounds()
         self._state = ConnectionState(self._bounds, write_buffer_high_bytes=write_buffer_high_bytes)
         self._config = Config(

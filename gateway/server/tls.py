@@ -25,12 +25,18 @@ class Certificate:
 
 
 class Certificates:
-    """Two files and the pair that was last taken from them."""
+    """Two files and the pair that was last taken from them; where clients show theirs, who may sign those."""
 
-    def __init__(self, *, cert_file: str, key_file: str | None = None, name: str) -> None:
-        """``name`` is the port's, for messages. A file may hold both; then ``key_file`` is None."""
+    def __init__(
+        self, *, cert_file: str, key_file: str | None = None, client_ca_file: str | None = None, name: str
+    ) -> None:
+        """``name`` is the port's, for messages. A file may hold both; then ``key_file`` is None.
+
+        With ``client_ca_file`` only clients are let in that show a certificate which one of its authorities signed.
+        """
         self._cert_file = cert_file
         self._key_file = key_file or cert_file
+        self._client_ca_file = client_ca_file
         self._name = name
         self._current: Certificate | None = None
 
@@ -45,12 +51,13 @@ class Certificates:
         """The pair as it is on disk now, tried; blocks for two small files.
 
         Raises ``ConfigurationProblems`` with one line: unreadable, no certificate, no key of it, a key with a
-        password, or out of its time.
+        password, out of its time, or no authority in the file of those.
         """
+        authorities = self._authorities()
         try:
             # The leaf comes first in the file, its chain follows (RFC 8446 §4.4.2).
             leaf = x509.load_pem_x509_certificates(Path(self._cert_file).read_bytes())[0]
-            context = _context()
+            context = _context(authorities)
             # Without this, OpenSSL asks the terminal for a password and the process stands still.
             context.load_cert_chain(self._cert_file, self._key_file, password=_no_password)
         except (OSError, ValueError) as error:
@@ -73,7 +80,8 @@ class Certificates:
         A context into which a second pair is loaded has, for a moment, the new certificate and the old key; and one
         whose loading fails half-way keeps them. So the context is swapped as a whole, at the client's first message.
         """
-        context = _context()
+        # Whether clients are asked for a certificate is settled here; which ones are good, by the context swapped in.
+        context = _context("" if self._client_ca_file else None)
         context.sni_callback = self._choose
         return context
 
@@ -81,14 +89,42 @@ class Certificates:
         # Called for every handshake, whether or not the client names a host.
         connection.context = self.current.context
 
+    def _authorities(self) -> str | None:
+        """The authorities as they are on disk now, tried; None where clients show nothing."""
+        if self._client_ca_file is None:
+            return None
+        try:
+            text = Path(self._client_ca_file).read_bytes().decode("ascii", "ignore")
+            found = x509.load_pem_x509_certificates(text.encode())
+            _context(text)
+        except (OSError, ValueError) as error:
+            reason = (error.strerror or str(error)) if isinstance(error, OSError) else "no certificate in PEM in it"
+            line = f"{self._name}: cannot use {self._client_ca_file} for clients' certificates: {reason}"
+            raise ConfigurationProblems([line]) from error
+        now = datetime.datetime.now(datetime.UTC)
+        if all(now >= one.not_valid_after_utc for one in found):
+            last = max(one.not_valid_after_utc for one in found)
+            line = f"{self._name}: cannot use {self._client_ca_file} for clients' certificates: the last in it"
+            raise ConfigurationProblems([f"{line} expired on {_shown(last)}; renew it"])
+        return text
+
     def _unusable(self, reason: str) -> ConfigurationProblems:
         line = f"{self._name}: cannot use certificate {self._cert_file} with key {self._key_file}: {reason}"
         return ConfigurationProblems([line])
 
 
-def _context() -> ssl.SSLContext:
+def _context(authorities: str | None = None) -> ssl.SSLContext:
+    """A server's context. ``authorities`` (PEM) sign clients' certificates; None: clients need none."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if authorities is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        # A session that is taken up again is not verified again: whose authority is gone would still come in. Older
+        # versions of TLS keep sessions in a way that cannot be turned off here.
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.num_tickets = 0
+        if authorities:
+            context.load_verify_locations(cadata=authorities)
     context.set_alpn_protocols(["http/1.1"])
     # TLS 1.2 lets a client ask for handshake after handshake on one connection, each at our cost.
     context.options |= ssl.OP_NO_RENEGOTIATION

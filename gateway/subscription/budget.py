@@ -3,111 +3,59 @@
 from __future__ import annotations
 
 import time
-from typing import Final, Protocol
+from typing import Final, NamedTuple
 
 from gateway.counters import Tally
 from gateway.hub.block import UNBOUNDED, Slice
 from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS
 from gateway.limits.pace import Hindrance, Waiter
-from gateway.model import Grant, Transport
+from gateway.model import Grant, Vector
+from gateway.subscription.books import Books, Pace
 from gateway.subscription.reading import Reading
 from gateway.usage import REPLAY_AFTER_SECONDS, Usage
 
 THROTTLED_EVERY_SECONDS: Final = 5.0
 
 
-class Pace(Protocol):
-    """What a plan's limits let one read send now. Nothing here waits."""
+class _Noted(NamedTuple):
+    """Up to where, when and with how much given a read is accounted for."""
 
-    def room(self, *, replayed: bool) -> int:
-        """Records; 0 or less: none for now. Raises QuotaExceeded."""
-        ...
-
-    def bytes_room(self) -> int:
-        """Metered bytes; while there are any a record may pass that is larger."""
-        ...
-
-    def spend(self, records: int, replayed: int, data_bytes: int) -> None:
-        """So much was sent."""
-        ...
-
-    def wait(self, waiter: Waiter) -> None:
-        """Wake the waiter, once, when there may be room."""
-        ...
-
-    def forget(self, waiter: Waiter) -> None:
-        """It waits no more."""
-        ...
-
-    def hindrance(self) -> Hindrance | None:
-        """What keeps it; None: nothing does."""
-        ...
-
-    def quota_news(self) -> dict[str, object] | None:
-        """How much of a quota is used, where that is to be told now."""
-        ...
-
-    def close(self) -> None:
-        """The read is over."""
-        ...
-
-
-class Count(Protocol):
-    """The meter of one read: totals that survive the process."""
-
-    def add(self, records: int, data_bytes: int, units: int) -> None:
-        """One batch of live records, after the transport took it."""
-        ...
-
-    def add_replayed(
-        self, records: int, data_bytes: int, units: int, replayed_records: int, replayed_bytes: int
-    ) -> None:
-        """One batch that holds replayed records; the first two members are its live part, ``units`` is of both."""
-        ...
-
-    def add_filtered(self, records: int, hidden: int) -> None:
-        """Records that the partner's own filter took away, and those that a row filter hid."""
-        ...
-
-    def take_back(self, records: int, data_bytes: int, units: int, replayed_records: int, replayed_bytes: int) -> None:
-        """Whole records that never left this process."""
-        ...
-
-    def renew(self, grant: Grant) -> None:
-        """From now on it counts under this grant."""
-        ...
-
-    def request(self) -> None:
-        """One request was answered, where each is one."""
-        ...
-
-    def end(self) -> None:
-        """The read is over."""
-        ...
-
-
-class Meter(Protocol):
-    """Where usage is counted."""
-
-    def begin(self, grant: Grant, *, transport: Transport) -> Count:
-        """A read that is open until its ``end``."""
-        ...
+    vector: Vector
+    at: float
+    records: int = 0
+    bytes: int = 0
 
 
 class Budget:
     """Stands between a read and its plan. Everything is synchronous and cheap: a few integers a slice.
 
-    ``pace`` is None where the plan limits neither records nor bytes, ``count`` None where nothing is metered.
     A record is replayed where Kafka's time of it lies more than a quarter of an hour before the read began.
     """
 
-    __slots__ = ("_count", "_is_behind", "_is_held", "_is_told", "_live_from_ms", "_pace", "_told_at", "tally")
+    __slots__ = (
+        "_books",
+        "_count",
+        "_grant",
+        "_is_behind",
+        "_is_held",
+        "_is_told",
+        "_live_from_ms",
+        "_noted",
+        "_pace",
+        "_session",
+        "_told_at",
+        "tally",
+    )
 
-    def __init__(self, tally: Tally, *, pace: Pace | None, count: Count | None, began: float) -> None:
+    def __init__(self, tally: Tally, books: Books, grant: Grant, *, session: str, began: float) -> None:
         """``began``: epoch seconds."""
         self.tally = tally
-        self._pace = pace
-        self._count = count
+        self._books = books
+        self._grant = grant
+        self._session = session
+        self._pace = books.pace(grant)
+        self._count = None if books.meter is None else books.meter.begin(grant, transport=tally.kind.protocol)
+        self._noted = _Noted((), began)
         self._live_from_ms = int((began - REPLAY_AFTER_SECONDS) * 1000)
         self._is_behind = True
         self._is_held = False
@@ -234,11 +182,33 @@ class Budget:
             )
             self._count.request()
 
-    def settle(self, reading: Reading) -> None:
-        """Account for what the read passed and did not give."""
+    def begin(self, start: Vector) -> None:
+        """The read starts here."""
+        self._noted = _Noted(start, self._noted.at)
+
+    def settle(self, reading: Reading, *, now: float) -> None:
+        """Account for what the read passed since the last call, given or not; ``now`` in epoch seconds."""
         filtered, hidden = reading.settle()
         if self._count is not None and (filtered or hidden):
             self._count.add_filtered(filtered, hidden)
+        evidence, before, tally = self._books.evidence, self._noted, self.tally
+        if evidence is None:
+            return
+        end = reading.vector()
+        evidence.note(
+            self._grant,
+            session=self._session,
+            transport=tally.kind.protocol,
+            start=before.vector,
+            end=end,
+            records=tally.records - before.records,
+            data_bytes=tally.bytes - before.bytes,
+            began=before.at,
+            ended=now,
+            filtered=filtered,
+            hidden=hidden,
+        )
+        self._noted = _Noted(end, now, tally.records, tally.bytes)
 
     def take_back(self, reading: Reading, wire_bytes: int) -> None:
         """The connection was lost with so many bytes still in this process: their records were not delivered."""
@@ -261,11 +231,18 @@ class Budget:
             tally.bytes -= lost.bytes + lost.replayed_bytes
             self._count.take_back(lost.records, lost.bytes, lost.units, lost.replayed_records, lost.replayed_bytes)
 
-    def renew(self, grant: Grant, pace: Pace | None) -> None:
-        """Go on under another grant."""
+    def renew(self, grant: Grant, reading: Reading | None, *, now: float) -> None:
+        """From now on the read goes on under another grant."""
+        before = self._grant
+        if (grant.tenant, grant.application, grant.plan) == (before.tenant, before.application, before.plan):
+            self._grant = grant
+            return
+        if reading is not None:
+            self.settle(reading, now=now)
+        self._grant = grant
         if self._pace is not None:
             self._pace.close()
-        self._pace = pace
+        self._pace = self._books.pace(grant)
         if self._count is not None:
             self._count.renew(grant)
 

@@ -7,9 +7,9 @@ import math
 import random
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 from weakref import WeakValueDictionary
 
 from gateway.catalog.listing import visible_filters
@@ -24,15 +24,17 @@ from gateway.hub.pump import Pump
 from gateway.hub.view import View
 from gateway.hub.views import Recipe, Views
 from gateway.model import Contract, Grant, Transport, Vector
-from gateway.subscription.budget import Budget, Meter, Pace
-from gateway.subscription.encode import FRAMINGS, Framing, RecordEncoder
+from gateway.subscription.books import Books
+from gateway.subscription.budget import Budget
+from gateway.subscription.encode import Framing, RecordEncoder
 from gateway.subscription.opening import Opening
+from gateway.subscription.outlet import Outlet
 from gateway.subscription.reading import AHEAD_RECORDS, REPLAY_RECORDS, Reading
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.roster import Roster
 from gateway.subscription.selector import FieldIndex, selector
 from gateway.subscription.shape import Shape, offered, shape_of
-from gateway.subscription.subscription import Outlet, Subscription
+from gateway.subscription.subscription import Subscription
 from gateway.subscription.wheel import TimerWheel
 
 DRAIN_PER_SECOND: Final = 250
@@ -42,7 +44,6 @@ DRAIN_SHARE: Final = 0.8
 """The part of the given time that they are spread over; a loop that is busy needs the rest."""
 
 DRAIN_PAUSE_SECONDS: Final = 0.05
-CHOOSY_RECORDS: Final = 1000
 MAX_VIEWS_PER_TOPIC: Final = 4096
 MAX_SHAPES_PER_TENANT: Final = 1024
 RETRY_MS: Final = (500, 5000)
@@ -75,52 +76,6 @@ class _Read:
     framing: Framing
 
 
-class PullRead:
-    """A read of one pull request: a reading that gives its view back."""
-
-    def __init__(self, registry: Registry, opening: Opening, grant: Grant, shape: Shape, *, limit: int) -> None:
-        self._ready = asyncio.Event()
-        self.feed = opening.feed
-        self.queued = False
-        self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
-        # A page of everything takes from Kafka what it needs; one that is choosy has to look at more.
-        wanted = limit if grant.rows is None and shape.takes_all else max(limit, CHOOSY_RECORDS)
-        self.reading = registry.reading(
-            opening,
-            grant,
-            shape,
-            self._teller,
-            on_ready=self._ready.set,
-            replay_records=(wanted, wanted),
-            ahead_records=0,
-        )
-
-    def pump(self) -> bool:
-        """Records have arrived. See ``Pumped``."""
-        self._ready.set()
-        return False
-
-    def wake(self) -> None:
-        """The plan's rates may allow more. See ``Waiter``."""
-        self._ready.set()
-
-    def cursor(self) -> str:
-        return self._teller.cursor(self.reading.vector())
-
-    def wait(self) -> Coroutine[Any, Any, None]:
-        """Until there may be more to take; from the call on, not from its first step."""
-        self.feed.listen(self)
-        return self._news()
-
-    async def _news(self) -> None:
-        await self._ready.wait()
-        self._ready.clear()
-
-    def close(self) -> None:
-        self.reading.close()
-        self.feed.forget(self)
-
-
 class Registry:
     """Makes subscriptions and knows them all."""
 
@@ -135,12 +90,9 @@ class Registry:
         counters: Counters,
         heartbeat_seconds: float,
         public_url: Callable[[], str],
-        pace: Callable[[Grant], Pace | None] = lambda grant: None,
-        meter: Meter | None = None,
+        books: Books | None = None,
     ) -> None:
-        """``pace``: what limits a read under this grant; ``meter`` None: nothing is metered."""
-        self._pace = pace
-        self._meter = meter
+        self._books = books or Books()
         self._public_url = public_url
         self._hub = hub
         self._codec = codec
@@ -266,7 +218,7 @@ class Registry:
             wheel=self._wheel,
             clock=self._clock,
             counters=self._counters,
-            budget=self.budget(grant, transport=transport),
+            budget=self.budget(grant, session=session, transport=transport),
             heartbeat_seconds=self.heartbeat_seconds,
             on_end=self._forget,
         )
@@ -282,13 +234,12 @@ class Registry:
             subscription.end(_over(opening.feed.over_reason))
         return subscription
 
-    def budget(self, grant: Grant, *, transport: Transport) -> Budget:
+    def budget(self, grant: Grant, *, session: str, transport: Transport) -> Budget:
         """For one read under this grant; whoever has it ends it, and its tally."""
         tally = self._counters.begin_read(
             grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
         )
-        count = None if self._meter is None else self._meter.begin(grant, transport=transport)
-        return Budget(tally, pace=self._pace(grant), count=count, began=self._clock.now())
+        return Budget(tally, self._books, grant, session=session, began=self._clock.now())
 
     def _forget(self, subscription: Subscription) -> None:
         self.roster.remove(subscription)
@@ -331,10 +282,6 @@ class Registry:
         self.roster.move(subscription, tenant=grant.tenant)
         self._count_shape(before, read.shape, -1)
         self._count_shape(grant, shape, 1)
-        if (grant.tenant, grant.application, grant.plan) != (before.tenant, before.application, before.plan):
-            subscription.budget.renew(grant, self._pace(grant))
-            # It may have waited for the rates of the plan before.
-            subscription.wake()
         if contract is before.contract and (shape, grant.rows) == (read.shape, before.rows):
             subscription.renew(grant)
             return

@@ -7,63 +7,23 @@ import math
 import random
 import time
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.counters import CLIENT_GONE, Counters
 from gateway.errors import GatewayError, Internal, TooSlow
-from gateway.hub.block import Slice
 from gateway.hub.feed import TopicFeed
 from gateway.hub.pump import Pump
 from gateway.model import Grant, Transport, Vector
 from gateway.subscription import events
 from gateway.subscription.budget import Budget
-from gateway.subscription.encode import Framing
+from gateway.subscription.outlet import Outlet
 from gateway.subscription.reading import Reading
 from gateway.subscription.term import Term
 from gateway.subscription.wheel import Timer, TimerWheel
 
 log = logging.getLogger("gateway.subscription")
 TOO_SLOW_SECONDS: Final = 20.0
-
-
-class Outlet(Protocol):
-    """Where a subscription's bytes go: one per protocol and kind of server."""
-
-    framing: Framing
-
-    @property
-    def paused(self) -> bool:
-        """No more for now; ``on_resume`` is called when there is room again."""
-        ...
-
-    on_resume: Callable[[], None] | None
-    on_close: Callable[[], None] | None
-    """Called when the client has gone."""
-
-    def write(self, piece: Slice) -> None:
-        """Shared bytes of a view. Never waits."""
-        ...
-
-    def say(self, data: bytes) -> None:
-        """Bytes for this reader alone: a control event in the outlet's framing."""
-        ...
-
-    def accepted_monotonic(self) -> float:
-        """When the client was last known to take bytes, while paused."""
-        ...
-
-    def unsent(self) -> int:
-        """Bytes that were written and are still in this process, or never left it."""
-        ...
-
-    def finish(self, error: GatewayError | None) -> None:
-        """End the response in order; ``error`` gives the close code. None: the client has gone."""
-        ...
-
-    def abort(self) -> None:
-        """Drop the connection."""
-        ...
 
 
 class Subscription:
@@ -74,6 +34,7 @@ class Subscription:
     """
 
     __slots__ = (
+        "_clock",
         "_cursor",
         "_heartbeat",
         "_heartbeat_seconds",
@@ -126,6 +87,7 @@ class Subscription:
         self.queued = False
         self.ended: GatewayError | bool = False
         self._outlet = outlet
+        self._clock = clock
         self._cursor = cursor
         self._pump = pump
         self._wheel = wheel
@@ -141,6 +103,7 @@ class Subscription:
     def start(self, reading: Reading) -> None:
         """Begin to deliver."""
         self.reading = reading
+        self.budget.begin(reading.vector())
         self._outlet.on_resume = self.wake
         self._outlet.on_close = self.leave
         # The first beat is anywhere in the interval, so that streams opened together do not beat together.
@@ -151,8 +114,12 @@ class Subscription:
 
     def renew(self, grant: Grant) -> None:
         """Go on under another grant of the same stream; what it lets through is ``go_on_with``'s concern."""
+        self._settle_idle()
+        self.budget.renew(grant, self.reading, now=self._clock.now())
         self.grant = grant
         self._term.run(grant)
+        # It may have waited for the rates of the plan before.
+        self.wake()
 
     def go_on_with(self, make: Callable[[Vector], Reading]) -> None:
         """From the next record on, read by what ``make`` returns for the vector reached."""
@@ -160,7 +127,7 @@ class Subscription:
         if before is None or self.ended is not False:
             return
         self._settle_idle()
-        self.budget.settle(before)
+        self.budget.settle(before, now=self._clock.now())
         # What was found out on the way to here is told now: the other reading would not find it again.
         while (news := before.take_news()) is not None:
             self._outlet.write(news)
@@ -301,7 +268,7 @@ class Subscription:
         """Where the stream stands: its cursor, how old the next record to send is, and how long that one is there."""
         self._settle_idle()
         if self.reading is not None:
-            self.budget.settle(self.reading)
+            self.budget.settle(self.reading, now=self._clock.now())
         behind_ms, left_ms = self._standing()
         said = events.checkpoint(behind_ms=behind_ms, retention_in_ms=left_ms, quota=self.budget.quota_news())
         self.say("checkpoint", said, with_cursor=True)
@@ -372,9 +339,9 @@ class Subscription:
         budget.forget(self)
         if self.reading is not None:
             self._settle_idle()
-            budget.settle(self.reading)
             if error is None or isinstance(error, TooSlow):
                 budget.take_back(self.reading, self._outlet.unsent())
+            budget.settle(self.reading, now=self._clock.now())
         budget.end()
         self.counters.end_read(tally)
         self.counters.count_close(tally.kind.stream, protocol=self.transport, reason=self._close_reason())

@@ -17,8 +17,8 @@ from gateway.errors import BadRequest, OriginNotAllowed
 ALLOWED_HEADERS: Final = "Authorization, Accept, Content-Type, Last-Event-ID, X-Correlation-Id"
 ALLOWED_METHODS: Final = "GET, POST, PUT, DELETE"
 EXPOSED_HEADERS: Final = (
-    "Gateway-Session, Gateway-Start-Cursor, RateLimit, RateLimit-Policy, Retry-After, X-Correlation-Id, Deprecation, "
-    "Sunset, WWW-Authenticate"
+    "Gateway-Session, Gateway-Start-Cursor, Gateway-Complete-Until, Link, RateLimit, RateLimit-Policy, Retry-After, "
+    "X-Correlation-Id, Deprecation, Sunset, WWW-Authenticate"
 )
 PREFLIGHT_SECONDS: Final = 600
 

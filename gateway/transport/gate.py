@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 from starlette.types import Scope
 
@@ -24,18 +25,24 @@ from gateway.errors import (
     InvalidParameter,
     OriginNotAllowed,
     TokenInvalid,
+    TokenMissing,
+    Unauthorized,
     Unavailable,
 )
+from gateway.limits.admission import Admission
+from gateway.limits.plans import plan_of
+from gateway.metering.desk import UsageDesk
 from gateway.model import Application, Grant, Principal, Transport
 from gateway.subscription import events
 from gateway.subscription.budget import Budget
 from gateway.subscription.encode import Framing
 from gateway.subscription.opening import Opening, Openings
+from gateway.subscription.outlet import Outlet
 from gateway.subscription.registry import Registry
 from gateway.subscription.request import ReadRequest, parse_read
 from gateway.subscription.sessions import Sessions
 from gateway.subscription.shape import Shape, shape_of
-from gateway.subscription.subscription import Outlet, Subscription
+from gateway.subscription.subscription import Subscription
 from gateway.tracing import current_span
 from gateway.transport.cors import origin_of, own_origin
 from gateway.transport.credentials import credential_of
@@ -76,10 +83,15 @@ class Gate:
         clock: Clock,
         public_url: Callable[[], str],
         authority: Authority | None = None,
+        usage: UsageDesk | None = None,
+        admission: Admission | None = None,
     ) -> None:
-        """``authority`` None: we give no tokens away ourselves."""
+        """``authority`` None: we give no tokens away ourselves; ``usage`` None: nothing is metered here; ``admission``
+        None: nothing is limited."""
         self.snapshot = snapshot
         self.authority = authority
+        self.usage = usage
+        self.admission = admission
         self.registry = registry
         self.sessions = sessions
         self.tickets = tickets
@@ -93,18 +105,42 @@ class Gate:
         return self._clock.now()
 
     async def principal(self, scope: Scope, *, takes_ticket: bool = False) -> Principal:
-        """Who the request's one credential says it is. Raises Unauthorized and AmbiguousCredentials; Unavailable where
-        what it takes to tell cannot be had."""
-        credential = credential_of(scope)
-        if credential.kind == "token":
-            principal = await self.verify(credential.text)
-        elif takes_ticket:
-            principal = await self._ticket_holder(scope, credential.text)
-        else:
-            raise InvalidParameter("A ticket opens a read over SSE, WebSocket or NDJSON, and nothing else.")
+        """Who the request's one credential says it is, which counts as one of its plan's requests.
+
+        Raises Unauthorized and AmbiguousCredentials; Unavailable where what it takes to tell cannot be had; RateLimited,
+        and TooManyAttempts where too much of what came from there was refused.
+        """
+        try:
+            principal = await self._credential_holder(scope, takes_ticket=takes_ticket)
+        except TokenMissing:
+            raise
+        except Unauthorized:
+            if self.admission is not None:
+                self.admission.addresses.refused(_address(scope))
+            raise
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
+        await self._count_request(scope, principal)
         self._check_origin(scope, principal)
         return principal
+
+    async def _credential_holder(self, scope: Scope, *, takes_ticket: bool) -> Principal:
+        credential = credential_of(scope)
+        # Who was found good before goes on: others at the same address are no reason to turn them away.
+        if self.admission is not None and not self.snapshot().verifier.remembers(credential.text):
+            self.admission.addresses.check(_address(scope))
+        if credential.kind == "token":
+            return await self.verify(credential.text)
+        if takes_ticket:
+            return await self._ticket_holder(scope, credential.text)
+        raise InvalidParameter("A ticket opens a read over SSE, WebSocket or NDJSON, and nothing else.")
+
+    async def _count_request(self, scope: Scope, principal: Principal) -> None:
+        found = plan_of(principal, scope["path_params"].get("stream"), self.snapshot().catalog, now=self._clock.now())
+        if self.admission is None or found is None:
+            return
+        # Spelt when the answer begins: what this request takes is in it, and refusals have it too.
+        scope["state"]["answer_headers"] = partial(self.admission.fields, *found)
+        await self.admission.request(*found)
 
     async def _ticket_holder(self, scope: Scope, text: str) -> Principal:
         stream = scope["path_params"]["stream"]
@@ -179,12 +215,15 @@ class Gate:
         """Where the read starts; the topic, and the request's ticket, stay in use until the block is left."""
         # Written out: an exit stack would cost as much memory as the rest of an idle read's way in.
         ticket = scope["state"].get("ticket")
-        is_held, opening = False, None
+        is_held, opening, seat = False, None, None
         try:
             try:
                 if ticket is not None:
                     await self.tickets.take(ticket)
                     is_held = True
+                if self.admission is not None:
+                    seat = await self.admission.begin(grant, is_held=transport != "pull")
+                    scope["state"]["seat"] = seat
                 opening = await self._openings.open(grant.contract, request)
                 self.registry.admit(opening, grant, shape)
             except GatewayError as error:
@@ -195,6 +234,8 @@ class Gate:
         finally:
             if opening is not None:
                 self.registry.release(opening)
+            if self.admission is not None:
+                self.admission.end(seat)
             if is_held:
                 await self.tickets.give_back(ticket)
 
@@ -206,9 +247,10 @@ class Gate:
             raise Unavailable("Your access has changed while this request waited.", retry_after_ms=0)
 
     @contextmanager
-    def counted(self, grant: Grant, *, transport: Transport) -> Iterator[Budget]:
+    def counted(self, scope: Scope, grant: Grant, *, transport: Transport) -> Iterator[Budget]:
         """The budget of a read that is no subscription, open until the block is left."""
-        budget = self.registry.budget(grant, transport=transport)
+        session = scope["state"]["correlation_id"]
+        budget = self.registry.budget(grant, session=session, transport=transport)
         try:
             yield budget
         finally:
@@ -230,6 +272,9 @@ class Gate:
         subscription = self.registry.subscribe(
             opening, grant, shape, session=session, transport=transport, outlet=outlet
         )
+        seat = scope["state"].pop("seat", None)
+        if seat is not None:
+            seat.bind(subscription)
         # What was withdrawn while the way in was gone through was told to those who were open then.
         self.sessions.look_at(subscription)
         scope["state"]["access_fields"]["session"] = session
@@ -265,6 +310,10 @@ def lifecycle_headers(grant: Grant) -> list[tuple[bytes, bytes]]:
     if contract.sunset_on is not None:
         headers.append((b"sunset", contract.sunset_on.strftime("%a, %d %b %Y 00:00:00 GMT").encode("ascii")))
     return headers
+
+
+def _address(scope: Scope) -> str | None:
+    return scope["client"][0] if scope.get("client") else None
 
 
 def _last_event_id(scope: Scope) -> str | None:

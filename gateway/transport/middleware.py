@@ -87,6 +87,7 @@ class RequestMiddleware:
       also in every log line of the request's task and in the answer's headers.
     - ``scope["state"]["access_fields"]``: a dict; what the app puts in goes into the access line, and what
       ``scope["state"]["access_summary"]``, if it sets one, returns when the request is over.
+    - ``scope["state"]["answer_headers"]``, if the app sets it, returns further headers when the answer begins.
     - Where there is a ``tracer``, a span for the request; the app may end it earlier.
     - An error that leaves the app becomes a problem, a ``goodbye``, or, once an HTTP answer has begun, its cut-off.
       No traceback and no message of an unforeseen error reaches the client.
@@ -222,6 +223,9 @@ class _Answer:
         if kind in _STARTS:
             self.status = 101 if kind == "websocket.accept" else message["status"]
             headers = list(message.get("headers", ()))
+            more = self._scope["state"].pop("answer_headers", None)
+            if more is not None:
+                headers += more()
             if not any(name == b"x-correlation-id" for name, _ in headers):
                 headers += encode_headers([("x-correlation-id", self._correlation_id)])
             message = {**message, "headers": headers}

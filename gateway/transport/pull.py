@@ -13,7 +13,7 @@ from gateway.errors import QuotaExceeded
 from gateway.hub.pump import TURN_SECONDS
 from gateway.model import Grant, Transport
 from gateway.subscription.budget import Budget
-from gateway.subscription.registry import PullRead
+from gateway.subscription.page_read import PageRead
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.shape import Shape
 from gateway.transport.gate import Gate
@@ -32,11 +32,12 @@ FULLER_SECONDS: Final = 0.25
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer one read."""
     grant, request, shape = await gate.admit(scope, transport=TRANSPORT)
-    with gate.counted(grant, transport=TRANSPORT) as budget:
+    with gate.counted(scope, grant, transport=TRANSPORT) as budget:
         page = _Page(request, budget)
         async with gate.open(scope, grant, request, shape, transport=TRANSPORT) as opening:
             headers = gate.stream_headers(opening, grant, shape)
-            read = PullRead(gate.registry, opening, grant, shape, limit=request.limit)
+            read = PageRead(gate.registry, opening, grant, shape, limit=request.limit)
+            budget.begin(opening.vector)
             try:
                 is_heard = await page.fill(read, draining=gate.registry.draining, receive=receive)
                 gate.check_still_granted(grant, transport=TRANSPORT)
@@ -54,7 +55,7 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
         if is_heard:
             # After the server took it, as on every protocol: what was not sent is not counted.
             budget.deliver(page.usage)
-            budget.settle(read.reading)
+            budget.settle(read.reading, now=gate.now())
         scope["state"]["access_fields"].update(records=budget.tally.records, bytes=budget.tally.bytes)
 
 
@@ -72,7 +73,7 @@ class _Page:
         self.records = 0
         self.usage = Usage()
 
-    async def fill(self, read: PullRead, *, draining: asyncio.Event, receive: Receive) -> bool:
+    async def fill(self, read: PageRead, *, draining: asyncio.Event, receive: Receive) -> bool:
         """Take what is there; wait for the first record as long as the request says, unless this node is stopped.
 
         False: the client has gone meanwhile.
@@ -118,7 +119,7 @@ class _Page:
     def _full(self) -> bool:
         return self._is_over or self.records >= self._request.limit or self._bytes >= self._request.max_bytes
 
-    async def _take(self, read: PullRead) -> None:
+    async def _take(self, read: PageRead) -> None:
         turn_ends = time.monotonic() + TURN_SECONDS
         while self.records < self._request.limit:
             room = self._request.max_bytes - self._bytes
@@ -151,7 +152,7 @@ class _Page:
                 await asyncio.sleep(0)
                 turn_ends = time.monotonic() + TURN_SECONDS
 
-    def body(self, read: PullRead, grant: Grant, shape: Shape) -> bytes:
+    def body(self, read: PageRead, grant: Grant, shape: Shape) -> bytes:
         following = read.reading.next_time()
         tail: dict[str, Any] = {
             "next_cursor": read.cursor(),

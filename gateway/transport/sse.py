@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable
+from typing import Final
 
 from sse_starlette import EventSourceResponse
 from starlette.types import Receive, Scope, Send
@@ -25,6 +26,8 @@ MEDIA_TYPE = "text/event-stream"
 _FRAMING = FRAMINGS["sse"]
 _NEVER_SECONDS = 10**9
 _PASSING = (409, 429, 503)
+LONGEST_RETRY_MS: Final = 3_600_000
+"""Browsers' timers wrap around at 25 days, and would come back at once."""
 
 
 def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -42,7 +45,7 @@ async def _serve_by_ticket(gate: Gate, scope: Scope, receive: Receive, send: Sen
         if error.status not in _PASSING:
             raise
         wait_ms = RECONNECT_MS if error.retry_after_ms is None else error.retry_after_ms
-        body = b"retry: %d\n" % wait_ms + _FRAMING.event("goodbye", events.goodbye(error), cursor=None)
+        body = b"retry: %d\n" % min(wait_ms, LONGEST_RETRY_MS) + _FRAMING.event("goodbye", events.goodbye(error), cursor=None)
         headers = [
             (b"content-type", MEDIA_TYPE.encode("ascii")),
             (b"cache-control", b"no-store, no-transform"),

@@ -1,4 +1,4 @@
-"""An authorization server that is not ours: npm's oidc-provider in a process of its own, whose keys rotate when told."""
+"""An authorization server that is not ours: npm's oidc-provider, whose keys rotate when it is told."""
 
 from __future__ import annotations
 

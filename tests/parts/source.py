@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from starlette.types import Scope
@@ -33,15 +33,16 @@ from gateway.kafka.faults import OutOfRange
 from gateway.kafka.reader import ReaderStatus
 from gateway.kafka.replay import Replayed
 from gateway.model import Contract, Grant, Plan, Principal, Record, RowMatch, Transport, Vector
-from gateway.subscription.budget import Meter, Pace
+from gateway.subscription.books import Books
 from gateway.subscription.encode import FRAMINGS, RecordEncoder
 from gateway.subscription.envelope import FramingName
 from gateway.subscription.opening import Opening, Openings
+from gateway.subscription.outlet import Outlet
 from gateway.subscription.registry import Registry
 from gateway.subscription.request import ReadRequest, parse_read
 from gateway.subscription.sessions import Sessions
 from gateway.subscription.shape import Shape, shape_of
-from gateway.subscription.subscription import Outlet, Subscription
+from gateway.subscription.subscription import Subscription
 from gateway.subscription.watch import Watch
 from gateway.subscription.wheel import TimerWheel
 from gateway.transport.gate import Gate, Snapshot
@@ -293,6 +294,7 @@ class TrustingGate(Gate):
     async def admit(self, scope: Scope, *, transport: Transport) -> tuple[Grant, ReadRequest, Shape]:
         # What the middleware would have put there.
         scope.setdefault("state", {}).setdefault("access_fields", {})
+        scope["state"].setdefault("correlation_id", "tests")
         headers = dict(scope["headers"])
         granted = self.grants.get(headers.get(b"tenant", b"").decode())
         if granted is None:
@@ -321,8 +323,7 @@ class Engine:
         memory_bytes: int = 1 << 30,
         linger_seconds: float = 30.0,
         heartbeat_seconds: float = 15.0,
-        pace: Callable[[Grant], Pace | None] = lambda grant: None,
-        meter: Meter | None = None,
+        books: Books | None = None,
     ) -> None:
         self.kafka = kafka
         self.lives: dict[tuple[str, str], int] = {}
@@ -369,8 +370,7 @@ class Engine:
             counters=self.counters,
             heartbeat_seconds=heartbeat_seconds,
             public_url=lambda: PUBLIC_URL,
-            pace=pace,
-            meter=meter,
+            books=books,
         )
         self.openings = Openings(self.hub, self.codec, self.clock)
 

@@ -86,8 +86,8 @@ EVENTS: Final[Mapping[str, Schema]] = {
     ),
     "throttled": members(
         {
-            "limit": _text("Which limit of the plan."),
-            "unit": _text("What it counts."),
+            "limit": {"type": "number", "exclusiveMinimum": 0, "description": "The rate that is reached."},
+            "unit": _text("Which rate of the plan it is: records, replayed records or bytes a second."),
             "resume_in_ms": _millis("When records go on."),
             "behind_ms": _BEHIND,
             "retention_in_ms": _LEFT,

@@ -119,7 +119,7 @@ class RecordSchemas:
             "throttled_ms": {
                 "type": "integer",
                 "minimum": 0,
-                "description": "How long the plan's rate held this page up.",
+                "description": "0, or when there may be more: the plan's rate made this page shorter.",
             },
             "gaps": {"type": "array", "items": page_gap()},
         }

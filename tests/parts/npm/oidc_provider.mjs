@@ -33,6 +33,7 @@ function provider(signs, publishes) {
         grant_types: ['client_credentials'],
         redirect_uris: [],
         response_types: [],
+        id_token_signed_response_alg: alg,
       },
     ],
     // It signs with the first one that fits.

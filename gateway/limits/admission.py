@@ -1,0 +1,95 @@
+"""The limits as those see them who let requests and reads in: one question each."""
+
+from __future__ import annotations
+
+from typing import Final, Protocol
+
+from gateway.counters import Counters
+from gateway.errors import RateLimited
+from gateway.limits.addresses import Addresses
+from gateway.limits.connections import LIMIT as CONNECTIONS
+from gateway.limits.connections import Connections, Seat
+from gateway.limits.pace import Pace
+from gateway.limits.quota_pace import QuotaPace
+from gateway.limits.quotas import Quotas
+from gateway.limits.standing import Standing, count_of, fields
+from gateway.model import Grant, Plan
+
+REQUESTS: Final = "requests_per_second"
+
+
+class Rates(Protocol):
+    """The rates of plans; ``limiter.Limiter`` is one."""
+
+    def pace(self, grant: Grant) -> Pace | None:
+        """What a read under the grant may send; None: no rate limits it."""
+        ...
+
+    async def take(self, tenant: str, plan: Plan, limit: str = REQUESTS) -> int:
+        """Take one; 0: taken, else the milliseconds until there may be one."""
+        ...
+
+    def standing(self, tenant: str, plan: Plan) -> list[Standing]:
+        """How the tenant stands with each rate, as far as it is known here."""
+        ...
+
+
+class Admission:
+    """Asks all limits that a request or a read comes under."""
+
+    def __init__(
+        self, *, rates: Rates, connections: Connections, quotas: Quotas, addresses: Addresses, counters: Counters
+    ) -> None:
+        self.addresses = addresses
+        self._rates = rates
+        self._connections = connections
+        self._quotas = quotas
+        self._counters = counters
+
+    async def request(self, tenant: str, plan: Plan) -> None:
+        """One more request of the tenant. Raises RateLimited."""
+        wait_ms = await self._rates.take(tenant, plan, REQUESTS)
+        if wait_ms:
+            self._counters.count_limited(REQUESTS, plan=plan.name)
+            allowed = plan.limits[REQUESTS]["rate"]
+            raise RateLimited(
+                f"The plan allows {allowed} requests a second, over all applications and nodes.",
+                retry_after_ms=wait_ms,
+            )
+
+    async def begin(self, grant: Grant, *, is_held: bool) -> Seat | None:
+        """A read begins: it needs something left of each quota, and a seat where it stays open (``is_held``).
+
+        Raises QuotaExceeded, TooManyConnections.
+        """
+        for share in await self._quotas.ready(grant.tenant, grant.plan.name, grant.plan.limits):
+            if share.is_over:
+                self._counters.count_limited(share.key.name, plan=grant.plan.name)
+                raise share.exceeded()
+        return await self._connections.take(grant) if is_held else None
+
+    def end(self, seat: Seat | None) -> None:
+        """The read is over."""
+        if seat is not None:
+            self._connections.release(seat)
+
+    def pace(self, grant: Grant) -> Pace | QuotaPace | None:
+        """What the read may send; None: nothing limits it."""
+        rates = self._rates.pace(grant)
+        shares = self._quotas.shares(grant.tenant, grant.plan.name, grant.plan.limits)
+        return QuotaPace(rates, shares) if shares else rates
+
+    def fields(self, tenant: str, plan: Plan) -> list[tuple[bytes, bytes]]:
+        """What every answer says of requests and quotas: header fields."""
+        requests = [one for one in self._rates.standing(tenant, plan) if one.name == REQUESTS]
+        quotas = self._quotas.shares(tenant, plan.name, plan.limits)
+        return fields([*requests, *(share.standing() for share in quotas)])
+
+    async def standings(self, tenant: str, plan: Plan) -> list[Standing]:
+        """How the tenant stands with everything that the plan limits, over all nodes."""
+        found = self._rates.standing(tenant, plan)
+        cap = count_of(plan.limits, CONNECTIONS)
+        remaining = None if cap is None else cap - await self._connections.used((tenant, plan.name))
+        found.append(Standing(CONNECTIONS, cap, remaining=remaining))
+        shares = await self._quotas.refresh(tenant, plan.name, plan.limits)
+        return found + [share.standing() for share in shares]
