@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from gateway.admin.errors import TenantNotFound
-from gateway.auth.revocation import Revocation
+from gateway.auth.revocation import Kind, Revocation
 from gateway.clock import Clock
 from gateway.control import Control
 from gateway.database.audit import Entry
@@ -50,9 +50,9 @@ class Administration:
         if not await self._sessions.end(session):
             raise SessionNotFound
 
-    async def revoke(self, kind: str, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
+    async def revoke(self, kind: Kind, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
         end = self._clock.now() + self._control.longest_token_seconds if until is None else until
-        revocation = Revocation(kind, value, end, issuer)  # type: ignore[arg-type]
+        revocation = Revocation(kind, value, end, issuer)
         # The token's id and the subject are a person's: the log holds what identifies them to who knows them.
         target = f"{kind}:{value}" if kind in ("client_id", "tenant") else f"{kind}:{_digest(value)}"
         after = {"until": format_rfc3339(round(end * 1000)), "issuer": issuer}

@@ -34,15 +34,20 @@ from gateway.kafka.offsets import Offsets
 from gateway.kafka.reader import TopicReader
 from gateway.kafka.replay import ReplayPool
 from gateway.keyring import Keyring
+from gateway.limiting import Limiting
+from gateway.limits.breaker import Breaker
+from gateway.limits.limiter import Limiter
 from gateway.limits.redis import RedisLink
+from gateway.limits.store import MemoryStore, RedisStore
 from gateway.model import Grant, Principal, Transport
 from gateway.nodes.bus import Bus
-from gateway.observability.health import KAFKA_GRACE_SECONDS, Health, Probe, Prober, alternatives
+from gateway.observability.health import KAFKA_GRACE_SECONDS, Check, Health, Probe, Prober, Status, alternatives
 from gateway.observability.logs import configure_logging, event
 from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
 from gateway.server.listener import Listener
 from gateway.server.loop import run_loop, settle_collector
+from gateway.subscription.books import Books
 from gateway.subscription.opening import Openings
 from gateway.subscription.registry import Registry
 from gateway.subscription.sessions import Sessions
@@ -122,6 +127,18 @@ class Gateway:
         self._closers.append(self._hub.close)
         self._redis = self._open_redis()
         self._bus = None if self._redis is None else Bus(self._redis.client)
+        self._open_limits()
+        self._limiting = Limiting(
+            settings,
+            limiter=self._limiter,
+            breaker=self._breaker,
+            scripts=self._limits_store if isinstance(self._limits_store, RedisStore) else None,
+            bus=self._bus,
+            control=self._control,
+            clock=clock,
+            counters=self._counters,
+        )
+        self._closers.append(self._limiting.close)
         self._registry = Registry(
             self._hub,
             codec=codec,
@@ -131,6 +148,7 @@ class Gateway:
             counters=self._counters,
             heartbeat_seconds=settings.stream.heartbeat_seconds,
             public_url=lambda: self.base_url,
+            books=Books(pace=self._limiting.admission.pace),
         )
         self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot)
         self._sessions = Sessions(self._registry, self._watch, others=self._bus)
@@ -155,7 +173,13 @@ class Gateway:
         checks = prober.checks()
         kafka, others = checks[: len(clusters)], checks[len(clusters) :]
         self._health = Health(
-            [*alternatives("kafka", kafka), *others, *self._keyring.checks(), self._control.check()],
+            [
+                *alternatives("kafka", kafka),
+                *others,
+                *self._keyring.checks(),
+                self._control.check(),
+                self._limits_check(),
+            ],
             readers=self._overview.streams,
         )
         metrics = Metrics(
@@ -185,6 +209,9 @@ class Gateway:
         self._spawn("keys", self._keyring.follow())
         self._spawn("watch", self._watch.run())
         self._spawn("tickets", self._tickets.run())
+        for name, work in self._limiting.tasks():
+            self._spawn(name, work)
+        self._spawn("limits", self._limiter.run())
         if self._bus is not None:
             self._listen_to_others(self._bus)
 
@@ -242,6 +269,7 @@ class Gateway:
             clock=self._clock,
             public_url=lambda: self.base_url,
             authority=self._keyring.authority,
+            admission=self._limiting.admission,
         )
 
         def origins() -> frozenset[str]:
@@ -307,6 +335,36 @@ class Gateway:
         redis = RedisLink(self._settings.redis.url.get_secret_value())
         self._closers.append(redis.close)
         return redis
+
+    def _open_limits(self) -> None:
+        bus = self._bus
+        self._breaker = Breaker(self._clock, nodes=(lambda: 1) if bus is None else lambda: bus.live_nodes)
+        self._breaker.on_change.append(self._tell_limits)
+        store: MemoryStore | RedisStore = MemoryStore()
+        if self._redis is not None:
+            node = secrets.token_hex(8) if bus is None else bus.node
+            store = RedisStore(self._redis.client, self._breaker, node=node)
+            self._spawn("breaker", self._breaker.run(store.probe))
+        self._limits_store = store
+        self._limiter = Limiter(store, breaker=self._breaker, clock=self._clock)
+        self._closers.append(self._limiter.close)
+
+    def _limits_check(self) -> Check:
+        breaker = self._breaker
+
+        def status() -> Status:
+            if not breaker.is_open:
+                return Status("ok")
+            return Status("degraded", f"held by each node alone for {breaker.away_seconds():.0f} s: {breaker.reason}")
+
+        return Check("limits", required=False, status=status)
+
+    def _tell_limits(self) -> None:
+        breaker = self._breaker
+        if breaker.is_open:
+            event(log, logging.WARNING, "limits_degraded", reason=breaker.reason, nodes=breaker.nodes())
+        else:
+            event(log, logging.INFO, "limits_recovered", away_seconds=round(breaker.away_seconds(), 1))
 
     def _sockets(self) -> dict[str, int]:
         """Open connections by listener."""

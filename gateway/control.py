@@ -20,6 +20,7 @@ from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.config.adapters import database, issuer_store
 from gateway.database.audit import AuditLog, Entry
+from gateway.database.database import Database
 from gateway.database.faults import DatabaseUnavailable, at_start
 from gateway.database.schema import Schema
 from gateway.database.workers import Workers
@@ -249,6 +250,15 @@ class Control:
     async def next_incarnation(self, cluster: str, topic: str, seen: int) -> int:
         """Begin the life after ``seen``, if no other node has."""
         return await self._workers.run(self._store.bump_incarnation, cluster, topic, seen=seen)
+
+    @property
+    def database(self) -> Database:
+        """The one database of the deployment; what is asked of it blocks, and is asked by ``work``."""
+        return self._database
+
+    async def work(self, call: Callable[..., T], /, *arguments: Any, **named: Any) -> T:
+        """What ``call`` returns or raises, in one of the database's threads. Raises Unavailable."""
+        return await self._workers.run(call, *arguments, **named)
 
     async def ping(self) -> None:
         """Raises Unavailable where the database does not answer."""

@@ -16,21 +16,21 @@
     │   ├── InsufficientScope, ClaimMissing, TransportNotOffered, NotEntitled
     │   └── TenantSuspended, ReplayNotAllowed, OriginNotAllowed, AccessWithdrawn, WrongApplication
     ├── NotFound                   404  4400  StreamNotFound, SessionNotFound
-    ├── MethodNotAllowed           405, NotAcceptable 406
+    ├── MethodNotAllowed           405, NotAcceptable 406, UpgradeRequired 426
     ├── TicketInUse                409  4429  one connection at a time
     ├── GrantRefused               409  4403  a fresh token that a running read cannot go on with
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
     ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
     ├── OverLimit                  429  4429  come back after the time given
-    │   └── RateLimited, TooManyConnections, QuotaExceeded, TooManyAttempts, TooManyViews
+    │   └── RateLimited, TooManyConnections, QuotaExceeded, TooManyViews
     ├── TooSlow                         4408
     └── Unavailable                503  4503  come back later; Draining
         Internal                   500  4500
 
 A class says: ``code`` (stable slug), ``status`` (HTTP), ``close_code`` (WebSocket), ``reconnect`` (may the same
-request be tried again as it is), ``title`` and ``action`` (what the partner does now). An instance adds ``detail`` and,
-where known, ``retry_after_ms``; ``headers`` go into the HTTP answer, ``extensions`` are further members of the body
+request be tried again as it is), ``title`` and ``action`` (what the partner does now). An instance adds ``detail`` and
+``retry_after_ms``; ``headers`` go into the HTTP answer, ``extensions`` are further members of the body
 (``CursorExpired`` has ``earliest``). Raise these from anywhere on the partner's path; the edges spell them as problem
 bodies (RFC 9457), ``goodbye`` events and close codes.
 """
@@ -49,6 +49,7 @@ class GatewayError(Exception):
     reconnect = True
     title = "Internal error"
     action = "Try again later; give the correlation id to the operator if it stays."
+    usual_retry_ms: int | None = None
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class GatewayError(Exception):
     ) -> None:
         super().__init__(detail or self.title)
         self.detail = detail or self.title
-        self.retry_after_ms = retry_after_ms
+        self.retry_after_ms = self.usual_retry_ms if retry_after_ms is None else retry_after_ms
         self.headers = dict(headers or {})
         self.extensions = dict(extensions or {})
 
@@ -411,16 +412,7 @@ class OverLimit(GatewayError):
     close_code = 4429
     title = "Limit reached"
     action = "Come back after the time given."
-
-    def __init__(
-        self,
-        detail: str = "",
-        *,
-        retry_after_ms: int | None = 5000,
-        headers: Mapping[str, str] | None = None,
-        extensions: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(detail, retry_after_ms=retry_after_ms, headers=headers, extensions=extensions)
+    usual_retry_ms = 5000
 
 
 class RateLimited(OverLimit):
@@ -429,14 +421,6 @@ class RateLimited(OverLimit):
     code = "rate_limited"
     title = "Too many requests"
     action = "Come back after the time given, and ask less often; GET /v1/limits says how often the plan lets you."
-
-
-class TooManyAttempts(OverLimit):
-    """Too many refused credentials from the caller's address; whose they were is not looked at any more for a while."""
-
-    code = "too_many_attempts"
-    title = "Too many refused credentials"
-    action = "Come back after the time given, with a token that is good."
 
 
 class TooManyConnections(OverLimit):
@@ -481,16 +465,7 @@ class Unavailable(GatewayError):
     close_code = 4503
     title = "Temporarily unavailable"
     action = "Try again after the time given."
-
-    def __init__(
-        self,
-        detail: str = "",
-        *,
-        retry_after_ms: int | None = 1000,
-        headers: Mapping[str, str] | None = None,
-        extensions: Mapping[str, object] | None = None,
-    ) -> None:
-        super().__init__(detail, retry_after_ms=retry_after_ms, headers=headers, extensions=extensions)
+    usual_retry_ms = 1000
 
 
 class Draining(Unavailable):

@@ -234,7 +234,7 @@ class Grant:
     """What policy allows one principal on one stream now.
 
     ``rows`` are the records it is about, ``masks`` what it hides of each. ``entitled_until`` is the end of the
-    entitlement, epoch seconds.
+    entitlement, epoch seconds. What is not ``billable`` is metered and never priced.
     """
 
     principal: Principal
@@ -245,6 +245,7 @@ class Grant:
     rows: RowMatch | None = None
     entitled_until: float = math.inf
     masks: Masks = ()
+    billable: bool = True
 
     @property
     def expires_at(self) -> int:

@@ -77,3 +77,14 @@ class EngineStatus:
     pump_slices: int = 0
     catalog_revision: int | None = None
     spans: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepStatus:
+    """How usage is looked after. ``drifts`` stand, None before that was asked; notes of deliveries wait, were written
+    down, were lost."""
+
+    drifts: int | None = None
+    notes_waiting: int = 0
+    notes_written: int = 0
+    notes_lost: int = 0

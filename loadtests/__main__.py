@@ -6,7 +6,20 @@ import argparse
 import sys
 
 from loadtests.machine import CLIENT_CORE, allow_many_files, description, on_core
-from loadtests.scenarios import envelopes, fanout, filters, idle, opens, pull, replay, restart, saturated, tls, tokens
+from loadtests.scenarios import (
+    envelopes,
+    fanout,
+    filters,
+    idle,
+    opens,
+    pull,
+    replay,
+    restart,
+    saturated,
+    tls,
+    tokens,
+    withdrawals,
+)
 from loadtests.stage import kafka
 from loadtests.table import markdown
 
@@ -22,6 +35,7 @@ SCENARIOS = {
     "restart": restart.run,
     "tls": tls.run,
     "tokens": tokens.run,
+    "withdrawals": withdrawals.run,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,15 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Router
 
+from gateway.admin.app import create_admin_app
+from gateway.admin.openapi import OPERATIONS, PATH
+from gateway.counters import Counters
+from gateway.observability.health import Health
+from gateway.observability.metrics import Metrics
 from tests.parts.gateway import Deployment, GatewayProcess, contract
 from tests.parts.kafka import Kafka
 from tests.parts.partner import problem
@@ -41,16 +50,8 @@ def admin(running: tuple[Deployment, GatewayProcess]) -> Iterator[httpx.Client]:
         yield client
 
 
-ADDRESSES = [
-    ("GET", "/admin/sessions"),
-    ("DELETE", "/admin/sessions/x"),
-    ("POST", "/admin/revocations"),
-    ("GET", "/admin/tenants/acme"),
-    ("PUT", "/admin/tenants/acme"),
-    ("GET", "/admin/streams"),
-    ("POST", "/admin/reload"),
-    ("GET", "/admin/audit"),
-]
+CLOSED = [one for one in OPERATIONS if not one.is_open]
+ADDRESSES = [(one.method, re.sub(r"\{\w+\}", "acme", one.path)) for one in CLOSED]
 
 
 @pytest.mark.parametrize(("method", "path"), ADDRESSES)
@@ -166,3 +167,35 @@ def test_a_suspension_by_an_admin_outlives_an_apply(
     assert done.returncode == 0
     assert admin.get("/admin/tenants/globex").json()["status"] == "suspended"
     assert admin.put("/admin/tenants/globex", json={"status": "active"}).json()["status"] == "active"
+
+
+SOMEBODY: Any = object()
+
+
+def test_every_address_of_the_port_is_in_its_document_and_no_other(admin: httpx.Client) -> None:
+    app: Any = create_admin_app(
+        health=Health([]), metrics=Metrics(Counters(), version="0"), administration=SOMEBODY, tokens=()
+    )
+    (router,) = [cell.cell_contents for cell in app._app.__closure__ if isinstance(cell.cell_contents, Router)]
+    served = {(route.path, method) for route in router.routes for method in route.methods - {"HEAD"}}  # type: ignore[attr-defined]
+    document = admin.get(PATH).json()
+    told = {(path, method.upper()) for path, item in document["paths"].items() for method in item}
+    assert told == served, "gateway/admin/openapi.py has a row for each"
+    OpenAPIV31SpecValidator(document).validate()
+
+
+def test_answers_are_as_the_document_says(admin: httpx.Client) -> None:
+    document = admin.get(PATH).json()
+    admin.post("/admin/revocations", json={"jti": "of a document"})
+    for one in OPERATIONS:
+        answer = admin.request(one.method, re.sub(r"\{\w+\}", "acme", one.path)) if one.method == "GET" else None
+        if answer is None or answer.status_code not in one.answers:
+            # What cannot be asked without more knowledge of it is refused as the document says, at least.
+            told = document["paths"][one.path][one.method.lower()]["responses"]
+            assert answer is None or str(answer.status_code) in told, (one.path, answer.text)
+            continue
+        media = answer.headers["content-type"].partition(";")[0]
+        told = document["paths"][one.path][one.method.lower()]["responses"][str(answer.status_code)]["content"][media]
+        if media == "application/json":
+            schema = {**told["schema"], "components": document["components"]}
+            Draft202012Validator(schema).validate(answer.json())

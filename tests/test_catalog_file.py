@@ -484,3 +484,64 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationProblems) as caught:
         load_catalog(tmp_path / "nowhere.yaml")
     assert caught.value.problems == [f"{tmp_path}/nowhere.yaml: cannot be read (No such file or directory)"]
+
+
+# What contradicts itself or names what is not there: edits of the shop, and the whole line of each problem.
+CONTRADICTIONS: dict[str, tuple[list[tuple[str, str]], list[str]]] = {
+    "a product that is not there": (
+        [("{product: geo, plan: free,", "{product: goe, plan: free,")],
+        ["40: tenant acme: product, got 'goe'; allowed: all, geo; did you mean 'geo'?"],
+    ),
+    "a plan that is not there": (
+        [("{product: geo, plan: free,", "{product: geo, plan: fre,")],
+        ["40: tenant acme: plan, got 'fre'; allowed: free, pro; did you mean 'free'?"],
+    ),
+    "a stream that is not there": (
+        [("streams: [earthquakes, flights]", "streams: [earthquakes, fligths]")],
+        [
+            "7: product all: no contract for the stream, got 'fligths'; allowed: earthquakes, flights;"
+            " did you mean 'flights'?"
+        ],
+    ),
+    "entitlements that overlap": (
+        [("{product: all, plan: pro, from: 2026-07-01}", "{product: geo, plan: free, from: 2026-06-30}")],
+        [
+            "41: tenant acme: entitlement to geo overlaps the one from 2026-01-01 to 2026-07-01,"
+            " got 2026-06-30; allowed: dates apart, each from the day the other ends"
+        ],
+    ),
+    "one issuer and client_id twice": (
+        [("{client_id: globex-app, title: App}", "{client_id: acme-web, title: App, issuer: builtin}")],
+        [
+            "46: tenant globex: application acme-web: client_id is taken by tenant acme (catalog.yaml:37),"
+            " got 'acme-web'; allowed: a client_id once for each issuer, over all tenants"
+        ],
+    ),
+    "a stream through two plans": (
+        [("plan: pro, from: 2026-07-01", "plan: pro, from: 2026-06-30")],
+        [
+            "41: tenant acme: stream earthquakes through two plans, geo at free and all at pro,"
+            " got 'pro'; allowed: one plan a stream, here free"
+        ],
+    ),
+    "masks that contradict each other": (
+        [
+            ("streams: [earthquakes]", "streams: [earthquakes]\n    masks: {earthquakes: {/id: drop}}"),
+            ("{product: all, plan: pro, from: 2026-07-01}", "{product: all, plan: free, from: 2026-06-30}"),
+        ],
+        [
+            "42: tenant acme: stream earthquakes under two different masks, /id drop by geo and none by all,"
+            " got 'all'; allowed: the same masks in both products, or dates apart"
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize("what", CONTRADICTIONS)
+def test_a_contradiction_is_refused_at_its_line(tmp_path: Path, what: str) -> None:
+    edits, lines = CONTRADICTIONS[what]
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, *edits)
+    assert [line.replace(f"{tmp_path}/", "") for line in caught.value.problems] == [
+        f"catalog.yaml:{one}" for one in lines
+    ]

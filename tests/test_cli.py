@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -148,6 +149,17 @@ def test_apply_shows_the_difference_and_a_second_time_there_is_none() -> None:
     assert first["applied"]
     assert {"product", "plan", "tenant", "application", "entitlement"} == {one["kind"] for one in first["changes"]}
     assert run("apply", file, *BUILTIN).stdout == "nothing to do\n"
+
+
+def test_prices_that_look_like_mistakes_are_warnings_of_apply_and_of_check() -> None:
+    path = Path("asyncapi/catalog.yaml")
+    path.write_text(path.read_text(encoding="utf-8").replace("unit_price: '0.000002'", "unit_price: '0'"))
+    applied = run("apply", str(path), "--format", "json", *BUILTIN)
+    assert applied.exit_code == 0
+    assert json.loads(applied.stdout)["applied"]
+    assert re.search(r"^warning: asyncapi/catalog.yaml:\d+: plan pro .*, charge Replay: unit price 0", applied.stderr)
+    checked = run("check", *BUILTIN, "--set", f"kafka.bootstrap_servers=127.0.0.1:{free_port()}")
+    assert "warn   prices: plan pro revision 1, charge Replay: unit price 0" in checked.stdout
 
 
 def test_a_bad_catalog_changes_nothing_and_is_exit_code_2() -> None:

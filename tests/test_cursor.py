@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.cursor import MAX_CHARACTERS, CursorCodec, CursorWriter, Position
+from gateway.cursor import MAX_CHARACTERS, REFUSED, VERSION, CursorCodec, CursorWriter, Position
 from gateway.errors import InvalidCursor
 from gateway.model import ABSENT, Vector
 
@@ -186,3 +186,50 @@ def test_writers_at_one_place_are_the_same_and_apart() -> None:
     ):
         stream, vector, incarnation, shard = other
         assert writer_at(*other).text() == codec.encode(stream, Position(vector, incarnation, shard))
+
+
+# ---- rolling upgrades ------------------------------------------------------------------------------------------------
+
+GOLDEN_KEY = b"the key of the golden cursors"
+GOLDEN = {
+    "AVSVUkkl6StsyvU2esjGEKtLw-v4mQ": Position((0,), 1),
+    "AVTedktBV0QlnL7EndT2cShWUrKOU-FRqOcJGjUuPJyxGZQjWg": Position((1, 22, 333, 4444), 7),
+    "AVTIyMZNR9WnJl7_FjQxpqjduRZQULG4iAJ8hiJYhPcmGUpWlQDlI_5Rr7ObMQa-Eg7O0m6vpmXR7esm4TI0EhqwJA664XB5_6_flQw": Position(
+        tuple(range(1000, 13_000, 1000)), 1
+    ),
+    "AVQcKT2WDR_fDbbfX_Bt2EqnAQEJ_OtP8lYs_5j2yZk": Position((5, ABSENT, (1 << 40) - 2), (1 << 32) - 1),
+    "AVQHNR2_bkDcJt0pX1B814ArE4HIUr_YBIv8r5U": Position((1 << 40, 3), 2),
+    "AVSvDn8GPlZjg16cbLsHa6gHljldPZoE8znI9jl_5eRK9ZZwrg": Position((ABSENT, 8, ABSENT, 10), 3, (1, 2)),
+    "AVSUlF2w_7u61lZYqM6h9sNTDCiNAQ-42w": Position((1 << 62,), 1),
+    "AVQyv_-eS30N0QjV-RZZSPw": Position((), 1),
+}
+"""Cursors as partners hold them, each as version 1 sealed it. Never changed: a new version is added beside."""
+
+
+def test_cursors_that_partners_hold_since_version_1_still_open() -> None:
+    """If this fails, every partner would lose its place at the next upgrade.
+
+    A new format gets a version of its own, is first understood by every node and only then sealed by any: while nodes
+    of two releases run side by side, the older ones refuse what they do not know.
+    """
+    codec = CursorCodec([GOLDEN_KEY])
+    assert {text: codec.decode(text, stream="flights") for text in GOLDEN} == GOLDEN
+
+
+def test_this_version_seals_what_version_1_sealed() -> None:
+    """Nodes of the release before read what this one gives, and equal positions stay equal over an upgrade."""
+    codec = CursorCodec([GOLDEN_KEY])
+    assert [codec.encode("flights", position) for position in GOLDEN.values()] == list(GOLDEN)
+
+
+@given(version=st.integers(0, 255).filter(lambda number: number != VERSION), text=st.sampled_from(list(GOLDEN)))
+def test_a_cursor_of_a_version_that_is_not_known_is_refused_and_harms_nothing(version: int, text: str) -> None:
+    """As an older node meets it in a rolling upgrade: a 400 like for any other, whatever follows the version."""
+    codec = CursorCodec([GOLDEN_KEY])
+    sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    later = base64.urlsafe_b64encode(bytes((version,)) + sealed[1:]).decode().rstrip("=")
+    with pytest.raises(InvalidCursor) as caught:
+        codec.decode(later, stream="flights")
+    assert (caught.value.code, caught.value.status, caught.value.close_code) == ("invalid_cursor", 400, 4400)
+    assert str(caught.value) == REFUSED, "not even that it is of another version"
+    assert codec.decode(text, stream="flights") == GOLDEN[text]

@@ -234,6 +234,11 @@ async def test_a_gateway_keeps_its_management_port_to_its_operators(
         assert await asyncio.to_thread(ask, "/livez", ann) == 200, "refused as a whole"
     finally:
         gateway.stop()
+
+
+def test_gateway_check_tells_of_the_authorities(tmp_path: Path, cert_file: Path, authority: Authority) -> None:
+    given = files(cert_file, authority)
+    authority.cert_file.write_text("nothing")
     named = [f"--set=admin.{name}={value}" for name, value in given.items()]
     result = CliRunner().invoke(main, ["check", "--format", "json", *named, f"--set=data.dir={tmp_path / 'data'}"])
     (found,) = [one for one in json.loads(result.stdout)["checks"] if one["name"] == "admin certificate"]

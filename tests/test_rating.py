@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from decimal import Decimal
+from decimal import Decimal, getcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -276,6 +276,21 @@ def test_rows_of_another_tenant_or_time_are_refused() -> None:
     key, usage = row(records=1)
     with pytest.raises(ValueError, match="usage of globex"):
         bill(plan(), (key._replace(tenant="globex"), usage))
+
+
+def test_the_largest_numbers_a_plan_can_hold_stay_exact() -> None:
+    charge = {**UNIT, "unit_price": "999999999999.999999999999", "discount": {"percent": "0.000000000001"}}
+    found = bill(plan(charge, tax={"name": "VAT", "percent": "19"}), row(records=10**18 + 1))
+    exact = Fraction("999999999999.999999999999") * (10**18 + 1) * (1 - Fraction("0.000000000001") / 100)
+    net = half_up(exact, 2)
+    assert (Fraction(found.net), Fraction(found.tax)) == (net, half_up(net * Fraction(19, 100), 2))
+
+
+def test_rating_leaves_the_callers_decimal_context_alone() -> None:
+    before = getcontext().copy()
+    found = rate([row(records=3)], tenant="acme", period=JULY, terms=[Term(plan(BASE, minimum="99"), 0)])
+    assert found.due == 99
+    assert (getcontext().prec, getcontext().rounding) == (before.prec, before.rounding)
 
 
 def test_a_bill_without_plans_is_empty() -> None:

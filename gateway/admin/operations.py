@@ -13,8 +13,10 @@ from starlette.routing import BaseRoute, Route
 
 from gateway.admin import usage
 from gateway.admin.errors import ReloadRefused
+from gateway.admin.openapi import PATH as DOCUMENT_PATH
+from gateway.admin.openapi import admin_document
 from gateway.admin.usage import UsageOffice
-from gateway.auth.revocation import KINDS
+from gateway.auth.revocation import KINDS, Kind
 from gateway.auth.tokens import parse_bearer
 from gateway.errors import BadRequest, TokenInvalid, TokenMissing
 from gateway.transport.bodies import read_object, read_text
@@ -36,7 +38,7 @@ class Administration(UsageOffice, Protocol):
         """End one for good. Raises SessionNotFound."""
         ...
 
-    async def revoke(self, kind: str, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
+    async def revoke(self, kind: Kind, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
         """Refuse what bears the value until then (epoch seconds; None: the longest token life). Returns the end."""
         ...
 
@@ -85,6 +87,7 @@ class Operations:
             self._route("/admin/streams", self._streams),
             self._route("/admin/reload", self._reload, method="POST"),
             self._route("/admin/audit", self._audit),
+            self._route(DOCUMENT_PATH, self._document),
             self._route(usage.PATH, self._usage),
         ]
 
@@ -164,6 +167,9 @@ class Operations:
         if len(entries) == limit:
             page["next"] = str(entries[-1]["number"])
         return _json(page)
+
+    async def _document(self, request: Request, actor: str) -> Response:
+        return _json(admin_document())
 
     async def _usage(self, request: Request, actor: str) -> Response:
         return await usage.answer(self._administration, request)

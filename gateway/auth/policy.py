@@ -216,6 +216,7 @@ def decide(
         rows=case.rows(),
         entitled_until=case.right.ends_at,
         masks=case.masks(),
+        billable=case.found[1].billable,
     )
 
 

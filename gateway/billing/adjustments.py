@@ -38,9 +38,10 @@ def beyond(maximum: Decimal | None, subtotal: Decimal, *, share: Share) -> Decim
 def tax_bases(lines: Iterable[Line]) -> dict[Tax, Decimal]:
     """The sum of the rounded lines that each tax is on, in the order in which taxes appear."""
     bases: dict[Tax, Decimal] = {}
-    for line in lines:
-        for tax in line.taxes:
-            bases[tax] = bases.get(tax, ZERO) + line.amount
+    with exactly():
+        for line in lines:
+            for tax in line.taxes:
+                bases[tax] = bases.get(tax, ZERO) + line.amount
     return bases
 
 

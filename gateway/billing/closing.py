@@ -1,4 +1,4 @@
-"""Closes periods: drafts when a period is over, final statements after the grace, in order, when nothing stands against.
+"""Closes periods: drafts when they are over, final statements after the grace, in order, if nothing stands against.
 
 Nothing here is remembered between runs but what is in the database: a close that was missed is made by the next run,
 and of two processes that close the same period at once one finds it done.
@@ -149,7 +149,7 @@ class Closing:
 
     def _against(self, tenant: str, period: Period, *, now: float) -> tuple[Outcome, tuple[str, ...]] | None:
         """What stands against a final statement: usage that is not complete, a drift."""
-        watermark = self._drafting.watermark(now=now)
+        watermark = self._drafting.watermark(period, now=now)
         if watermark.complete_until < period.end:
             told = format_rfc3339(watermark.complete_until * 1000)
             return "incomplete", (

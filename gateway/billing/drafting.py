@@ -15,8 +15,8 @@ from gateway.billing.money import ZERO, exactly, round_money
 from gateway.billing.period import Period
 from gateway.billing.pricing import Tax, pricing_of
 from gateway.billing.rating import Account, rate
-from gateway.billing.rows import Ledger, Rows, Watermark, fingerprint, gather, spell_rows
-from gateway.billing.statement import Corrected, Draft, Party, advances_of, lines_of, period_of, terms_in
+from gateway.billing.rows import Ledger, Rows, Watermark, fingerprint, spell_rows
+from gateway.billing.statement import Corrected, Draft, Party, advances_in, advances_of, lines_of, period_of, terms_in
 from gateway.billing.store import Adjustment, Kept, StatementStore
 from gateway.billing.terms import Term
 from gateway.catalog.catalog import Catalog
@@ -30,7 +30,7 @@ OWN_KINDS = ("charge", "discount", "minimum", "maximum")
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How an operator wants statements made. ``corrected_periods``: so many closed ones are looked at for late usage."""
+    """How an operator wants statements. ``corrected_periods``: as many closed ones are looked at for late usage."""
 
     grace_seconds: int = 3600
     needs_approval: bool = False
@@ -73,13 +73,18 @@ class Drafting:
         revisions, held = self._store.history(tenants=None if tenant is None else [tenant])
         return Known(self._catalog(), revisions, held)
 
-    def watermark(self, *, now: float) -> Watermark:
-        """How far usage is complete."""
-        return Watermark(self._ledger.complete_until(now=now), self._store.given_up())
+    def watermark(self, period: Period, *, now: float) -> Watermark:
+        """How far usage is complete, and which sources of the period were given up."""
+        lost = [
+            one.source
+            for one in self._ledger.sources()
+            if one.state == "lost" and one.started_at < period.end and one.complete_through < period.end
+        ]
+        return Watermark(self._ledger.complete_until(now=now), tuple(sorted(lost)))
 
     def usage(self, tenant: str, *, start: int, end: int) -> Rows:
         """A stretch's usage, one row for each key."""
-        return gather(self._ledger.rows(tenant=tenant, start=start, end=end), start=start)
+        return dict(self._ledger.sums(tenant=tenant, start=start, end=end))
 
     def periods(self, tenant: str, known: Known, *, last_end: int | None, now: float) -> Iterator[Period]:
         """The tenant's periods that are over and have no final statement, oldest first.
@@ -190,8 +195,9 @@ class Drafting:
             is_preview=is_preview,
             bill=bill,
             rows=rows,
-            watermark=self.watermark(now=now),
+            watermark=self.watermark(period, now=now),
             terms=terms,
+            advances=advances,
             made_at=int(now),
             credit=credit,
             corrected=corrected,
@@ -217,7 +223,7 @@ class Drafting:
             usage_hash = fingerprint(spell_rows(rows))
             if usage_hash == billed_hash:
                 continue
-            again = rated_again(body, rows, before=closed[number - 1].body if number else None, known=known)
+            again = rated_again(body, rows, known=known)
             amounts = {key: format(line.amount, "f") for key, line in again.items()}
             found = _differences(again, billed, body, currency=body["currency"])
             with exactly():
@@ -235,11 +241,11 @@ class Drafting:
         lines: list[Line] = []
         for one in waiting:
             reason = f"{one.reason} ({one.made_by})"
-            if one.credits is None:
+            if one.credited is None:
                 amount = round_money(one.amount, currency)
                 lines.append(_extra("adjustment", one.name, amount, one.amount, period, taxes, reason))
                 continue
-            credited = next(kept for kept in closed if kept.number == one.credits)
+            credited = next(kept for kept in closed if kept.number == one.credited)
             for on, amount in _by_taxes(credited.body).items():
                 lines.append(_extra("adjustment", one.name, -amount, -amount, period, on, reason))
         return lines
@@ -280,20 +286,16 @@ def billed_so_far(kept: Kept, body: Mapping[str, Any], later: Sequence[Kept]) ->
     return found
 
 
-def rated_again(
-    body: Mapping[str, Any], rows: Rows, *, before: Mapping[str, Any] | None, known: Known
-) -> dict[str, Line]:
+def rated_again(body: Mapping[str, Any], rows: Rows, *, known: Known) -> dict[str, Line]:
     """The lines of a closed period's own, on these rows, with the terms and advances it was made with; by their key."""
     period = period_of(body)
-    if before is not None and period_of(before).end != period.start:
-        before = None
     bill = rate(
         rows.items(),
         tenant=body["tenant"],
         period=period,
         terms=terms_in(body, known.revisions.plans),
         plans=known.revisions.plans,
-        advances=advances_of(before),
+        advances=advances_in(body),
         currency=body["currency"],
     )
     return {line_key(line): line for line in bill.lines if line.kind in OWN_KINDS}

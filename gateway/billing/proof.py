@@ -12,7 +12,7 @@ from gateway.billing.drafting import Drafting, Known, billed_so_far
 from gateway.billing.period import Period
 from gateway.billing.rating import Account, RatingRefused, rate
 from gateway.billing.rows import fingerprint, read_rows, spell_rows
-from gateway.billing.statement import advances_of, encode, lines_of, period_of, terms_in
+from gateway.billing.statement import advances_in, encode, lines_of, period_of, terms_in
 from gateway.billing.store import Kept, StatementStore
 
 _SUMS = ("lines", "net", "tax", "total", "credit_used", "due")
@@ -67,7 +67,8 @@ class Proof:
             yield Finding("-", "number", f"{last} numbers were given, and {len(given)} statements have one")
 
     def _chain(self, chain: Sequence[Kept], known: Known) -> Iterator[Finding]:
-        bodies: list[dict[str, Any] | None] = []
+        bodies: list[dict[str, Any]] = []
+        is_whole = True
         for place, kept in enumerate(chain):
             number = str(kept.number)
             if hashlib.sha256(kept.text.encode()).hexdigest() != kept.hash:
@@ -78,17 +79,15 @@ class Proof:
                     yield Finding(number, "hash", "its body is not in its canonical form")
                 yield from _linked(kept, body, chain[place - 1] if place else None)
             except (ValueError, KeyError, TypeError) as error:
-                bodies.append(None)
+                is_whole = False
                 yield Finding(number, "unreadable", f"its body cannot be read ({type(error).__name__})")
                 continue
             bodies.append(body)
-        if None in bodies:
+        if not is_whole:
             return
-        for place, kept in enumerate(chain):
-            body = bodies[place]
-            assert body is not None
+        for place, (kept, body) in enumerate(zip(chain, bodies, strict=True)):
             yield from self._usage(kept, body, chain[place + 1 :])
-            yield from _amounts(kept, body, bodies[place - 1] if place else None, known)
+            yield from _amounts(kept, body, known)
 
     def _usage(self, kept: Kept, body: Mapping[str, Any], later: Sequence[Kept]) -> Iterator[Finding]:
         number = str(kept.number)
@@ -120,11 +119,9 @@ def _linked(kept: Kept, body: Mapping[str, Any], before: Kept | None) -> Iterato
         yield Finding(number, "chain", "its body is another statement's")
 
 
-def _amounts(kept: Kept, body: Mapping[str, Any], before: Mapping[str, Any] | None, known: Known) -> Iterator[Finding]:
+def _amounts(kept: Kept, body: Mapping[str, Any], known: Known) -> Iterator[Finding]:
     number = str(kept.number)
     period: Period = period_of(body)
-    if before is not None and period_of(before).end != period.start:
-        before = None
     try:
         bill = rate(
             read_rows(body["usage"], tenant=kept.tenant, start=period.start).items(),
@@ -133,7 +130,7 @@ def _amounts(kept: Kept, body: Mapping[str, Any], before: Mapping[str, Any] | No
             terms=terms_in(body, known.revisions.plans),
             plans=known.revisions.plans,
             account=Account(credit=Decimal(body["credit"]["before"])),
-            advances=advances_of(before),
+            advances=advances_in(body),
             extra=lines_of(body, "correction", "adjustment"),
             currency=body["currency"],
         )

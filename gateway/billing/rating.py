@@ -111,12 +111,7 @@ def rate(
 
 
 def spend_so_far(
-    rows: Rows,
-    *,
-    tenant: str,
-    period: Period,
-    terms: Sequence[Term],
-    plans: Plans | None = None,
+    rows: Rows, *, tenant: str, period: Period, terms: Sequence[Term], plans: Plans | None = None
 ) -> Decimal:
     """What a period costs a tenant up to now, for its ``spend_limit``: charges, flat amounts of the whole period,
     discounts, maximum and tax; neither the true-up to a minimum nor credit, nor amounts for the next period.
@@ -181,15 +176,17 @@ def _lines(
     asked: dict[tuple[str, int, str], Advance],
     *,
     with_minimum: bool,
-) -> Iterator[Line]:
+) -> list[Line]:
     """A revision's charges, then its discount, minimum and maximum over them. Advances it settles leave ``asked``."""
-    charges = [
-        line for charge in part.pricing.charges for line in _charge_lines(charge, part, usage, period, currency, asked)
-    ]
-    yield from charges
     blank = _blank(part, period)
+    # A list and no generator: one that waits within the block would lend its decimal context to whoever asked.
     with exactly():
-        subtotal = sum((line.value for line in charges), ZERO)
+        lines = [
+            line
+            for charge in part.pricing.charges
+            for line in _charge_lines(charge, part, usage, period, currency, asked)
+        ]
+        subtotal = sum((line.value for line in lines), ZERO)
         if part.pricing.discount != NO_DISCOUNT and subtotal:
             off = discount_of(subtotal, part.pricing.discount, share=part.share)
             line = replace(
@@ -202,16 +199,18 @@ def _lines(
                 gross=subtotal,
             )
             subtotal += line.amount
-            yield line
+            lines.append(line)
         if with_minimum and part.spans:
             more = missing_to(part.pricing.minimum, subtotal, share=part.share)
             if more:
                 line = replace(blank, kind="minimum", name="Minimum", exact=more, amount=round_money(more, currency))
                 subtotal += line.amount
-                yield line
+                lines.append(line)
         less = beyond(part.pricing.maximum, subtotal, share=part.share)
         if less:
-            yield replace(blank, kind="maximum", name="Maximum", exact=-less, amount=-round_money(less, currency))
+            amount = -round_money(less, currency)
+            lines.append(replace(blank, kind="maximum", name="Maximum", exact=-less, amount=amount))
+    return lines
 
 
 def _charge_lines(

@@ -27,15 +27,17 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A tenant's bills under both. Totals are with tax and before credit; ``difference`` is None between currencies."""
+    """A tenant's bills under both, month by month. Totals are with tax and before credit."""
 
     tenant: str
     outcomes: tuple[Outcome, ...]
 
     @property
     def currencies(self) -> tuple[str, str]:
-        """Before and after."""
-        return self.outcomes[0].before.currency, self.outcomes[0].after.currency
+        """Before and after; several, where the tenant moved from one to another, with a slash; empty without plans."""
+        both = ([one.before for one in self.outcomes], [one.after for one in self.outcomes])
+        before, after = ("/".join(sorted({bill.currency for bill in bills} - {""})) for bills in both)
+        return before, after
 
     @property
     def before(self) -> Decimal:
@@ -51,9 +53,9 @@ class Comparison:
 
     @property
     def difference(self) -> Decimal | None:
-        """What the new plans ask more; below 0 where less."""
+        """What the new plans ask more; below 0 where less; None between currencies."""
         before, after = self.currencies
-        return self.after - self.before if before == after else None
+        return self.after - self.before if before == after and "/" not in before else None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, money as text."""
@@ -115,4 +117,4 @@ def _moved(key: UsageKey, replacing: Mapping[str, Plan]) -> UsageKey:
 
 
 def _spell(amount: Decimal, currency: str) -> str:
-    return format_amount(round_money(amount, currency) if currency else amount)
+    return format_amount(round_money(amount, currency) if len(currency) == 3 else amount)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
 
 from gateway.billing.bill import Advance, Bill, Line
-from gateway.billing.money import ZERO, format_amount
+from gateway.billing.money import ZERO, format_amount, format_exact
 from gateway.billing.period import Period
+from gateway.billing.pricing import Tax
 from gateway.billing.rows import Rows, Watermark, fingerprint, spell_rows
 from gateway.billing.terms import Term
 from gateway.units import format_rfc3339, parse_rfc3339
@@ -93,13 +94,13 @@ class Draft:
     rows: Rows
     watermark: Watermark
     terms: Sequence[Term]
+    advances: Sequence[Advance]
     made_at: int
     credit: Decimal = ZERO
     corrected: Sequence[Corrected] = ()
     adjustments: Sequence[int] = ()
     seller: Party | None = None
     buyer: Party | None = None
-    problems: Sequence[str] = field(default=())
 
     def body(self) -> dict[str, Any]:
         """The body of the draft."""
@@ -120,6 +121,7 @@ class Draft:
             "buyer": None if self.buyer is None else self.buyer.to_dict(),
             **bill,
             "plans": [_spell_term(term) for term in self.terms],
+            "advances": [_spell_advance(one) for one in self.advances],
             "credit": {
                 "before": format_amount(self.credit),
                 "used": format_amount(self.bill.credit_used),
@@ -134,7 +136,6 @@ class Draft:
                 "is_complete": self.watermark.complete_until >= self.bill.period.end,
                 "lost_sources": list(self.watermark.lost),
             },
-            "problems": list(self.problems),
             "previous": None,
         }
 
@@ -180,6 +181,20 @@ def advances_of(body: Mapping[str, Any] | None) -> tuple[Advance, ...]:
     )
 
 
+def advances_in(body: Mapping[str, Any]) -> tuple[Advance, ...]:
+    """What a statement was made with: asked before it, for its own period."""
+    return tuple(
+        Advance(
+            one["plan"],
+            one["revision"],
+            one["name"],
+            Decimal(one["amount"]),
+            tuple(Tax(tax["name"], Decimal(tax["percent"])) for tax in one["taxes"]),
+        )
+        for one in body["advances"]
+    )
+
+
 def period_of(body: Mapping[str, Any]) -> Period:
     """The period a body is about."""
     told = body["period"]
@@ -201,18 +216,31 @@ def terms_in(body: Mapping[str, Any], plans: Mapping[tuple[str, int], Any]) -> t
 
 def shown(body: Mapping[str, Any], *, status: Status, fingerprint_hex: str, approved_by: str | None) -> dict[str, Any]:
     """The statement as everybody sees it: first what is looked for first; the body with what stands beside it."""
-    head = {
-        "number": body["number"],
-        "id": body["id"],
+    beside = {
         "status": status,
         "document": "invoice" if is_invoice(body) else "statement",
-        "tenant": body["tenant"],
-        "title": body["title"],
-        "period": body["period"],
-        "currency": body["currency"],
+        "approved_by": approved_by,
+        "hash": fingerprint_hex,
     }
-    rest = {name: value for name, value in body.items() if name not in head}
-    return head | rest | {"approved_by": approved_by, "hash": fingerprint_hex}
+    found = _ordered({**body, **beside}, _HEAD)
+    found["lines"] = [_ordered(line, _LINE_HEAD) for line in body["lines"]]
+    return found
+
+
+_HEAD: Final = (
+    *("number", "id", "status", "document", "is_preview", "tenant", "title", "period", "currency", "lines"),
+    *("net", "tax", "total", "credit_used", "due", "credit", "plans", "advances", "corrections", "adjustments"),
+    *("usage", "usage_hash", "watermark", "previous", "hash", "seller", "buyer"),
+)
+_LINE_HEAD: Final = (
+    *("kind", "name", "plan", "revision", "period", "meter", "stream", "used", "included", "billable", "unit_price"),
+    *("per", "tiers", "exact", "amount"),
+)
+
+
+def _ordered(data: Mapping[str, Any], head: Sequence[str]) -> dict[str, Any]:
+    """What is looked for first comes first."""
+    return {name: data[name] for name in head if name in data} | {k: v for k, v in data.items() if k not in head}
 
 
 def is_invoice(body: Mapping[str, Any]) -> bool:
@@ -228,6 +256,17 @@ def _spell_term(term: Term) -> dict[str, Any]:
         "title": term.plan.title,
         "from": _moment(term.start),
         "to": None if term.end is None else _moment(term.end),
+    }
+
+
+def _spell_advance(one: Advance) -> dict[str, Any]:
+    taxes = [{"name": tax.name, "percent": format_exact(tax.percent)} for tax in one.taxes]
+    return {
+        "plan": one.plan,
+        "revision": one.revision,
+        "name": one.name,
+        "amount": format_amount(one.amount),
+        "taxes": taxes,
     }
 
 

@@ -7,7 +7,7 @@ adjustments marked there, or nothing of it happened.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from gateway.billing.errors import StatementConflict, StatementNotFound
 from gateway.billing.inforce import Revisions
 from gateway.billing.statement import Status, content_digest, encode, finalized, shown
-from gateway.billing.tables import ADJUSTMENTS, COUNTERS, LEADER, LOST, STATEMENTS
+from gateway.billing.tables import ADJUSTMENTS, COUNTERS, LEADER, STATEMENTS
 from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
@@ -68,7 +68,7 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Adjustment:
-    """A credit (below 0) or debit on a tenant's next statement, before tax; ``credits`` names one it takes back whole."""
+    """A credit (below 0) or debit on the next statement, before tax; ``credited``: one that it takes back whole."""
 
     number: int
     tenant: str
@@ -76,7 +76,7 @@ class Adjustment:
     reason: str
     made_by: str
     amount: Decimal
-    credits: str | None = None
+    credited: str | None = None
 
 
 class StatementStore:
@@ -263,7 +263,7 @@ class StatementStore:
                 amount=Decimal(0),
                 by=by,
                 now=now,
-                credits=kept.number,
+                credited=kept.number,
             )
 
     def waiting(self, *, tenant: str) -> list[Adjustment]:
@@ -291,24 +291,10 @@ class StatementStore:
         with self._reading() as connection:
             return {row[0] for row in connection.execute(query)}
 
-    # ---- sources given up, and who leads -----------------------------------------------------------------------------
-
-    def give_up(self, sources: Sequence[str], *, by: str, now: int) -> None:
-        """Close without these sources of usage: what they had not told is not waited for."""
-        with self._writing() as connection:
-            for source in sources:
-                known = connection.execute(sa.select(LOST.c.source).where(LOST.c.source == source)).first()
-                if known is None:
-                    connection.execute(LOST.insert().values(source=source, named_by=by, named_at=now))
-                    append(connection, Entry(_at(now), by, "source.give_up", source))
-
-    def given_up(self) -> tuple[str, ...]:
-        """Every source that was given up."""
-        with self._reading() as connection:
-            return tuple(sorted(row[0] for row in connection.execute(sa.select(LOST.c.source))))
+    # ---- who leads ---------------------------------------------------------------------------------------------------
 
     def lead(self, holder: str, *, now: int, seconds: int) -> bool:
-        """Whether ``holder`` is the one who closes periods for the next ``seconds``. Asked again in time, it stays so."""
+        """Whether ``holder`` is who closes periods for the next ``seconds``. Asked again in time, it stays so."""
         table = LEADER
         with self._writing() as connection:
             # The row may not be there yet: what is locked is one that is.
@@ -371,7 +357,7 @@ def _adjust(
     amount: Decimal,
     by: str,
     now: int,
-    credits: str | None = None,
+    credited: str | None = None,
 ) -> Adjustment:
     values = {
         "tenant": tenant,
@@ -380,14 +366,14 @@ def _adjust(
         "name": name,
         "reason": reason,
         "amount": format(amount, "f"),
-        "credits": credits,
+        "credits": credited,
     }
     made = connection.execute(ADJUSTMENTS.insert().values(values)).inserted_primary_key
     assert made is not None
-    after = {"name": name, "reason": reason, "amount": values["amount"], "credits": credits}
-    action = "statement.adjust" if credits is None else "statement.credit"
+    after = {"name": name, "reason": reason, "amount": values["amount"], "credits": credited}
+    action = "statement.adjust" if credited is None else "statement.credit"
     append(connection, Entry(_at(now), by, action, tenant, after=after))
-    return Adjustment(int(made[0]), tenant, name, reason, by, amount, credits)
+    return Adjustment(int(made[0]), tenant, name, reason, by, amount, credited)
 
 
 def _forget_previews(connection: sa.Connection, tenant: str) -> None:

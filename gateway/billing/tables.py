@@ -1,4 +1,4 @@
-"""The tables of billing: statements, their numbers, adjustments that wait for one, sources given up, who leads."""
+"""The tables of billing: statements, their numbers, adjustments that wait for one, who leads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from gateway.catalog.chronicle import ENTITLEMENTS, REVISIONS
 from gateway.catalog.tables import METADATA
 
-__all__ = ["ADJUSTMENTS", "COUNTERS", "ENTITLEMENTS", "LEADER", "LOST", "METADATA", "REVISIONS", "STATEMENTS"]
+__all__ = ["ADJUSTMENTS", "COUNTERS", "ENTITLEMENTS", "LEADER", "METADATA", "REVISIONS", "STATEMENTS"]
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -66,11 +66,4 @@ LEADER = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("holder", sa.String(64), nullable=False),
     sa.Column("until", sa.BigInteger, nullable=False),
-)
-LOST = sa.Table(
-    "lost_sources",
-    METADATA,
-    sa.Column("source", sa.String(64), primary_key=True),
-    sa.Column("named_by", sa.String(128), nullable=False),
-    sa.Column("named_at", sa.BigInteger, nullable=False),
 )

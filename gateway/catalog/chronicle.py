@@ -49,7 +49,7 @@ ENTITLEMENTS = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A plan's revision and since when it is there, epoch seconds. The plan has no limits: bills do not ask for them."""
+    """A plan's revision and since when it is there, epoch seconds. The plan has no limits: bills need none."""
 
     plan: Plan
     published_at: int

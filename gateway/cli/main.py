@@ -21,6 +21,9 @@ from gateway.cli.issuer import client_secrets, keys
 from gateway.cli.serve import serve
 from gateway.cli.tail import tail
 from gateway.cli.token import token
+from gateway.cli.usage import usage
+from gateway.cli.usage_export import export
+from gateway.cli.usage_upkeep import reconcile, rollup
 from gateway.errors import ConfigurationProblems, GatewayError
 
 EXIT_FAILURE = 1
@@ -75,5 +78,7 @@ def main(*, debug: bool) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-for _command in (serve, demo, check, contracts, apply, catalog, access, db, token, client_secrets, keys, tail):
+for _command in (serve, demo, check, contracts, apply, catalog, access, db, token, client_secrets, keys, tail, usage):
     main.add_command(_command)
+for _command in (export, rollup, reconcile):
+    usage.add_command(_command)

@@ -15,6 +15,7 @@ import click
 
 from gateway.cli.options import Command, print_json, read_settings, settings_options
 from gateway.errors import ConfigurationProblems
+from gateway.usage import MEASURES
 
 if TYPE_CHECKING:
     from gateway.catalog.catalog import Catalog
@@ -110,7 +111,7 @@ def show(
             found.check_tenant(tenant)
         given = {"from": start, "to": end, "by": by, "granularity": granularity}
         question = ask(given, found, tenant)
-        complete_until = found.ledger.complete_until(now=found.now)
+        complete_until = found.ledger.complete_until(now=found.now) or None
         rows = read_rows(found, question, tenant)
         _SHOWN[output](rows, question, complete_until, tenant)
 
@@ -121,7 +122,8 @@ def ask(given: dict[str, str | None], found: Books, tenant: str | None) -> Quest
     from gateway.metering.question import OPERATOR_GROUPS, parse_question
 
     zone = found.zone(tenant)
-    spelt = {name: value for name, value in given.items() if value is not None}
+    groups = OPERATOR_GROUPS if tenant is None else tuple(one for one in OPERATOR_GROUPS if one != "tenant")
+    spelt = {"by": ",".join(groups)} | {name: value for name, value in given.items() if value is not None}
     for name in ("from", "to"):
         if name in spelt:
             spelt[name] = _moment(spelt[name], zone)
@@ -142,7 +144,9 @@ def _moment(text: str, zone: ZoneInfo) -> str:
     return spell(int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()), zone)
 
 
-def read_rows(found: Books, question: Question, tenant: str | None) -> Iterator[Row]:
+def read_rows(
+    found: Books, question: Question, tenant: str | None, *, measures: tuple[str, ...] = MEASURES
+) -> Iterator[Row]:
     """Every row, page by page: memory is bounded by the page."""
     from dataclasses import replace
 
@@ -151,7 +155,9 @@ def read_rows(found: Books, question: Question, tenant: str | None) -> Iterator[
 
     question = replace(question, limit=MOST_ROWS)
     while True:
-        page = read_page(lambda start, end: found.ledger.cells(tenant=tenant, start=start, end=end), question)
+        page = read_page(
+            lambda start, end: found.ledger.cells(tenant=tenant, start=start, end=end), question, measures=measures
+        )
         yield from page.rows
         if page.next is None:
             return
@@ -160,7 +166,6 @@ def read_rows(found: Books, question: Question, tenant: str | None) -> Iterator[
 
 def _show_json(rows: Iterator[Row], question: Question, complete_until: int | None, tenant: str | None) -> None:
     from gateway.metering.report import Page, document
-    from gateway.usage import MEASURES
 
     told = document(Page(list(rows)), question, complete_until=complete_until, measures=MEASURES)
     print_json({"tenant": tenant, **told})
@@ -168,7 +173,6 @@ def _show_json(rows: Iterator[Row], question: Question, complete_until: int | No
 
 def _show_csv(rows: Iterator[Row], question: Question, complete_until: int | None, tenant: str | None) -> None:
     from gateway.metering.report import csv_header, csv_rows
-    from gateway.usage import MEASURES
 
     _write(csv_header(question, measures=MEASURES))
     for row in rows:
@@ -178,20 +182,24 @@ def _show_csv(rows: Iterator[Row], question: Question, complete_until: int | Non
 def _show_table(rows: Iterator[Row], question: Question, complete_until: int | None, tenant: str | None) -> None:
     from gateway.metering.grain import spell
     from gateway.metering.report import COLUMNS, members
-    from gateway.usage import MEASURES
 
     zone = question.grain.zone
     whole = "unknown" if complete_until is None else spell(complete_until, zone)
     click.echo(f"usage of {tenant or 'all tenants'}, {spell(question.start, zone)} to {spell(question.end, zone)}")
     click.echo(f"complete until {whole}; times of {zone.key}")
-    columns = [COLUMNS.get(name, name) for name in MEASURES]
+    found = list(rows)
+    measures = tuple(name for name in MEASURES if name in _ALWAYS or any(getattr(one.usage, name) for one in found))
+    columns = [COLUMNS.get(name, name) for name in measures]
     lines = (
-        [str(value).lower() if isinstance(value, bool) else str(value) for value in found.values()]
-        for found in (members(row, question, measures=MEASURES) for row in rows)
+        [str(value).lower() if isinstance(value, bool) else str(value) for value in one.values()]
+        for one in (members(row, question, measures=measures) for row in found)
     )
     named = [one for name in question.by for one in ((name, "revision") if name == "plan" else (name,))]
     print_table(["from", "to", *named, "billable", *columns], lines, numbers=len(columns))
 
+
+_ALWAYS: Final = ("records", "bytes")
+"""Columns that a table has also where they are all zero."""
 
 _SHOWN: Final[dict[str, Callable[..., None]]] = {"json": _show_json, "csv": _show_csv, "table": _show_table}
 
@@ -213,10 +221,10 @@ def audit(
 ) -> None:
     """Show which offsets of a stream's topic were delivered to a tenant on a day: the answer to a dispute.
 
-    A line is a stretch of one read, a minute at most: its application, session and protocol, the offsets it went through
-    by partition (half-open), and what became of them: delivered, left out by the partner's filter, hidden by a row
-    filter. What is left are offsets without a record, such as the markers of transactions. Stretches that reach into
-    the day or out of it are shown whole. Kept for metering.audit_days.
+    A line is a stretch of one read, a minute at most: its application, session and protocol, the offsets it went
+    through by partition (half-open), and what became of them: delivered, left out by the partner's filter, hidden by a
+    row filter. What is left are offsets without a record, such as the markers of transactions. Stretches that reach
+    into the day or out of it are shown whole. Kept for metering.audit_days.
 
     \b
     Example:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 import click
 
 from gateway.cli.options import settings_options
-from gateway.cli.usage import ask, books, read_rows, tell_progress, usage
+from gateway.cli.usage import ask, books, read_rows, tell_progress
 from gateway.errors import ConfigurationProblems
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 TOLD_EVERY: Final = 1000
 
 
-@usage.command(short_help="Usage as CloudEvents 1.0, one a line.")
+@click.command(short_help="Usage as CloudEvents 1.0, one a line.")
 @click.option("--tenant", help="Whose.  [default: every tenant's]")
 @click.option("--from", "start", help="RFC 3339 time or day.  [default: the beginning of the month]")
 @click.option("--to", "end", help="RFC 3339 time or day; before it.  [default: now]")
@@ -54,18 +53,19 @@ def export(
       gateway usage export --from 2026-11-01 --to 2026-12-01 --output november.ndjson
     """
     from gateway.metering.export import SOURCE, events, line
+    from gateway.metering.report import PARTNER_MEASURES
 
     with books(config, assignments) as found:
         if tenant is not None:
             found.check_tenant(tenant)
         named = source or (found.settings.http.public_url and str(found.settings.http.public_url)) or SOURCE
-        complete_until = found.ledger.complete_until(now=found.now) or 0
+        complete_until = found.ledger.complete_until(now=found.now)
         given = {"from": start, "to": end, "granularity": granularity or "hour"}
         written = 0
         with _opened(output) as target:
             for one in found.ledger.tenants() if tenant is None else [tenant]:
                 question = ask(given, found, one)
-                rows = _even(read_rows(found, question, one), question)
+                rows = _even(read_rows(found, question, one, measures=PARTNER_MEASURES), question)
                 complete = (row for row in rows if incomplete or row.end <= complete_until)
                 for event in events(
                     complete, granularity=question.grain.granularity, source=named, complete_until=complete_until
@@ -104,7 +104,7 @@ def _opened(output: Path | None) -> Iterator[BinaryIO]:
     try:
         with part.open("wb") as target:
             yield target
-        os.replace(part, output)
+        part.replace(output)
     except OSError as error:
         raise ConfigurationProblems([f"--output {output}: cannot be written ({error.strerror})"]) from error
     finally:

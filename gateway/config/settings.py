@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.config.auth import AuthSettings
 from gateway.config.limits import LimitsSettings
+from gateway.config.metering import MeteringSettings
 from gateway.config.section import Section
 from gateway.config.values import (
     BearerToken,
@@ -356,6 +357,7 @@ class Settings(BaseSettings):
     cursor: CursorSettings = CursorSettings()
     stream: StreamSettings = StreamSettings()
     limits: LimitsSettings = LimitsSettings()
+    metering: MeteringSettings = MeteringSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -43,7 +43,7 @@ class Breaker:
         self.on_change: list[Callable[[], None]] = []
         self._clock = clock
         self._nodes = nodes
-        self._since = 0.0
+        self._since = self._until = 0.0
         self._opened = asyncio.Event()
         self._probe_seconds = PROBE_SECONDS
 
@@ -52,8 +52,8 @@ class Breaker:
         return max(1, self._nodes())
 
     def away_seconds(self) -> float:
-        """Since when it is open; 0.0 while it is closed."""
-        return self._clock.monotonic() - self._since if self.is_open else 0.0
+        """How long it has been open, or was when last it closed."""
+        return (self._clock.monotonic() if self.is_open else self._until) - self._since
 
     async def call(self, ask: Callable[[], Awaitable[Answer]], *, repeatable: bool = False) -> Answer:
         """What ``ask`` returns. Raises Away, at once while open.
@@ -89,6 +89,7 @@ class Breaker:
 
     def _close(self) -> None:
         self.is_open = False
+        self._until = self._clock.monotonic()
         self._opened.clear()
         self._tell()
 

@@ -10,6 +10,7 @@ LARGEST: Final = 4 * 10**15
 """What a full bucket may come to in parts of a token: Redis counts in doubles, which are exact up to 2^53."""
 
 _FINEST: Final = 10**12
+_COARSE: Final = 10**4
 MICROSECONDS: Final = 1_000_000
 LONGEST_BURST_SECONDS: Final = 365 * 86_400
 
@@ -18,9 +19,9 @@ LONGEST_BURST_SECONDS: Final = 365 * 86_400
 class Rate:
     """So many tokens a second, and at most ``capacity`` of them saved up.
 
-    A token is counted as ``unit`` parts, a power of ten as large as the capacity leaves room for, of which ``per_us``
-    come back each microsecond: the rounding is below one part in a hundred for a burst of a year's worth, and below
-    one in a million for bursts of up to a minute.
+    A token is counted as ``unit`` parts, as many as the capacity leaves room for, of which ``per_us`` come back each
+    microsecond: what that rounds is below one part in a hundred for a burst of a year's worth, and below one in a
+    million for bursts of up to a minute.
     """
 
     unit: int
@@ -35,6 +36,8 @@ class Rate:
         unit = _FINEST
         while unit > 1 and capacity * unit > LARGEST:
             unit //= 10
+        if exact * unit < _COARSE * MICROSECONDS:
+            unit = min(_FINEST, LARGEST // capacity)
         return cls(unit, max(1, round(exact * unit / MICROSECONDS)), capacity)
 
     def share(self, of: int) -> Rate:
@@ -59,7 +62,7 @@ class Rate:
 
 
 class Bucket:
-    """A bucket of this process alone. Time is in microseconds; where it jumps, nothing moves by more than a burst."""
+    """A bucket of this process alone. Time is in microseconds; where it jumps, at most a burst comes back, and what was owed."""
 
     __slots__ = ("_at_us", "_parts", "rate")
 
@@ -74,7 +77,7 @@ class Bucket:
         passed = max(0, now_us - self._at_us)
         self._at_us = now_us
         full = rate.capacity * rate.unit
-        self._parts = min(full, self._parts + min(passed * rate.per_us, full))
+        self._parts = min(full, self._parts + passed * rate.per_us)
         return self._parts // rate.unit
 
     def spend(self, tokens: int) -> None:

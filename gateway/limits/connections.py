@@ -9,7 +9,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.clock import Clock
 from gateway.counters import Counters
@@ -21,16 +21,6 @@ from gateway.model import Grant
 
 log = logging.getLogger("gateway.limits")
 LIMIT: Final = "connections"
-SEAT_SECONDS: Final = 8.0
-"""How long a seat lasts that nobody renews: what a killed node leaves behind."""
-
-BEAT_SECONDS: Final = 2.0
-SETTLE_SECONDS: Final = 2.5
-"""After Redis has lost its data every node tells its seats anew, within a beat; until then it knows too few of them."""
-
-CHANGE_SECONDS: Final = 0.25
-"""How long after a change of the catalog open reads have taken over what it says."""
-
 RETRY_MS: Final = 5_000
 SHARDS: Final = 16
 """Seats lie in so many slots of a cluster: all that a node has in one of them is renewed at once."""
@@ -41,6 +31,20 @@ _PREFIX: Final = "gateway:limits:1:seats"
 
 Key = tuple[str, str]
 """Tenant and plan."""
+
+
+class Timing(NamedTuple):
+    """How long things last, in seconds.
+
+    ``seat`` is how long one lasts that nobody renews: what a killed node leaves behind. Each is renewed every ``beat``.
+    After Redis has lost its data every node tells its seats anew within a beat; for ``settle`` it may know too few of
+    them. ``change`` after the catalog changed, open reads have taken over what it says.
+    """
+
+    seat: float = 8.0
+    beat: float = 2.0
+    settle: float = 2.5
+    change: float = 0.25
 
 
 class Holder(Protocol):
@@ -56,13 +60,14 @@ class Holder(Protocol):
 class Seat:
     """One open read's place under its cap. ``holder`` None: it is being opened."""
 
-    __slots__ = ("grant", "holder", "key", "name")
+    __slots__ = ("grant", "holder", "is_taken", "key", "name")
 
     def __init__(self, name: str, grant: Grant) -> None:
         self.name = name
         self.key: Key = (grant.tenant, grant.plan.name)
         self.grant: Grant | None = grant
         self.holder: Holder | None = None
+        self.is_taken = False
 
     def bind(self, holder: Holder) -> None:
         """From now on the cap is the one of what the holder is granted, and the holder is told to go."""
@@ -82,13 +87,21 @@ class Connections:
     """
 
     def __init__(
-        self, scripts: Scripts | None, *, node: str, nodes: Callable[[], int], clock: Clock, counters: Counters
+        self,
+        scripts: Scripts | None,
+        *,
+        node: str,
+        nodes: Callable[[], int],
+        clock: Clock,
+        counters: Counters,
+        timing: Timing = Timing(),  # noqa: B008 - a value
     ) -> None:
         """``nodes``: how many there are now, this one included."""
         self._scripts = scripts
         self._node = f"-{node}-"
         self._nodes = nodes
         self._clock = clock
+        self._timing = timing
         self._counters = counters
         self._numbers = itertools.count(1)
         self._seats: dict[Key, dict[str, Seat]] = {}
@@ -110,15 +123,15 @@ class Connections:
         cap = count_of(grant.plan.limits, LIMIT)
         # Here at once: of several that open at the same time each counts for the others.
         self._add(seat)
-        if cap is None:
-            return seat
         try:
-            if not await self._is_free(seat, cap):
+            if cap is not None and not await self._is_free(seat, cap):
                 raise self._refusal(grant, cap)
         except BaseException:
             # Also where nobody waits any more: what was perhaps taken is given back.
             self.release(seat)
             raise
+        # From now on it is renewed; before, that would have been the taking of it.
+        seat.is_taken = True
         return seat
 
     async def _is_free(self, seat: Seat, cap: int) -> bool:
@@ -127,7 +140,9 @@ class Connections:
             return within_share
         while True:
             freed = self._free.pop(seat.key, [])
-            arguments: list[str | int] = [*(seat.name, _ms(SEAT_SECONDS), cap, _ms(SETTLE_SECONDS), int(within_share))]
+            arguments: list[str | int] = [
+                *(seat.name, _ms(self._timing.seat), cap, _ms(self._timing.settle), int(within_share))
+            ]
             try:
                 call = Call(_keys(seat.key), [*arguments, *freed])
                 answer = (await self._scripts.run(self._take, [call]))[0]
@@ -193,13 +208,13 @@ class Connections:
             if self._changed:
                 self._changed = False
                 # Open reads are told of their new plans in turns of their own.
-                await asyncio.sleep(CHANGE_SECONDS)
+                await asyncio.sleep(self._timing.change)
                 beat_at = loop.time()
             self._news.clear()
             if loop.time() < beat_at:
                 await self._tell(only_freed=True)
                 continue
-            beat_at = loop.time() + BEAT_SECONDS
+            beat_at = loop.time() + self._timing.beat
             self._move()
             if self._scripts is None:
                 self._close_above_cap()
@@ -243,12 +258,12 @@ class Connections:
         wanted = []
         for key in keys:
             cap = None if only_freed else self._cap(key)
-            held = [] if cap is None else list(self._seats[key])
+            held = [] if cap is None else [seat.name for seat in self._seats[key].values() if seat.is_taken]
             if held or key in freed:
                 wanted.append(_Told(key, cap or 0, freed.get(key, []), held))
         if self._scripts is None:
             return
-        life = _ms(SEAT_SECONDS)
+        life = _ms(self._timing.seat)
         for batch in _batches(wanted):
             call = Call(_keys(*(one.key for one in batch)), [life, self._node, *_spelt(batch)])
             try:

@@ -179,7 +179,7 @@ class Account:
         if level.rate.unit != rate.unit:
             parts = parts * rate.unit // level.rate.unit
         passed = max(0, now_us - level.at_us)
-        return min(full, parts + min(passed * rate.per_us, rate.capacity * rate.unit))
+        return min(full, parts + passed * rate.per_us)
 
 
 def _dated(promise: Promise, now_us: int) -> Given:

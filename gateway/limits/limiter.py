@@ -185,6 +185,7 @@ class Limiter:
         """Forget accounts that nobody uses and that hold nothing."""
         for key in [key for key, account in self._accounts.items() if account.is_idle]:
             del self._accounts[key]
+        self._store.sweep()
 
     async def close(self) -> None:
         """Give back what is borrowed, as far as somebody is there to take it."""

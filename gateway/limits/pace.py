@@ -104,6 +104,10 @@ class Pace:
         """Why there was no room when it was last asked for."""
         return self._account.hindrance(self.lacks)
 
+    def quota_news(self) -> dict[str, object] | None:
+        """None: rates have no period that comes to its end."""
+        return None
+
     def close(self) -> None:
         """The read is over. Idempotent."""
         self._account.leave(self)

@@ -69,6 +69,10 @@ class Store(Protocol):
         """The answers, in order. Raises Away."""
         ...
 
+    def sweep(self) -> None:
+        """Forget here what nobody would miss."""
+        ...
+
 
 class RedisStore:
     """Accounts in Redis. Keys hold hashes, all of them expire, and time is the server's."""
@@ -125,6 +129,9 @@ class RedisStore:
             )
             for part in parts
         ]
+
+    def sweep(self) -> None:
+        """See ``Store``: keys expire by themselves."""
 
     async def probe(self) -> None:
         """Lend from an account of nobody, past the breaker: raises what stands in the way of lending."""

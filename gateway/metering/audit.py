@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.errors import Unavailable
 from gateway.model import ABSENT, Grant, Transport, Vector
@@ -41,6 +41,21 @@ class Delivery(NamedTuple):
     moved: str
 
 
+class Sink(Protocol):
+    """Where notes are kept. Every method blocks and raises Unavailable; see ``audit_store.AuditStore``."""
+
+    def begin(self, source: str) -> None: ...
+
+    def append(self, deliveries: Sequence[Delivery], *, source: str) -> None: ...
+
+    def close(self, source: str) -> None: ...
+
+    def lose(self, source: str) -> None: ...
+
+
+Run = Callable[..., Awaitable[Any]]
+
+
 class _Open:
     """What is known of one session since it was last written down."""
 
@@ -59,9 +74,13 @@ class DeliveryAudit:
     """Takes notes on the event loop's thread, in memory; ``flush`` writes them down. A process that is killed loses
     what was not written: its usage is in the ledger all the same, and reconciliation knows such a process."""
 
-    def __init__(self, write: Callable[[Sequence[Delivery]], Awaitable[None]]) -> None:
-        """``write`` keeps deliveries, all of them or none; it raises Unavailable where it cannot now."""
-        self._write = write
+    def __init__(self, sink: Sink, *, source: str, run: Run) -> None:
+        """``source`` is the process, by the name that its usage has; ``run`` runs blocking work in a thread."""
+        self._sink = sink
+        self._source = source
+        self._run = run
+        self._is_begun = False
+        self._is_lossy = False
         self._open: dict[_Who, _Open] = {}
         self._pending: list[Delivery] = []
         self.written = 0
@@ -105,18 +124,37 @@ class DeliveryAudit:
 
     async def flush(self) -> None:
         """Write down everything that was noted. What cannot be written now stays for the next time, within a bound."""
+        await self._declare()
         for who in list(self._open):
             self._close(who, self._open[who])
         while self._pending:
             batch = self._pending[:MAX_BATCH]
             try:
-                await self._write(batch)
+                await self._run(self._sink.append, batch, source=self._source)
             except Unavailable as error:
                 log.debug("deliveries wait to be written down: %s", error)
                 self._bound()
                 return
             del self._pending[: len(batch)]
             self.written += len(batch)
+
+    async def _declare(self) -> None:
+        """Say that this process's notes can be counted on, or no longer. Without the first nothing is made of them."""
+        try:
+            if not self._is_begun:
+                await self._run(self._sink.begin, self._source)
+                self._is_begun = True
+            if self.lost and not self._is_lossy:
+                await self._run(self._sink.lose, self._source)
+                self._is_lossy = True
+        except Unavailable as error:
+            log.debug("notes of deliveries are not declared: %s", error)
+
+    async def close(self) -> None:
+        """The last notes, after the last delivery. Raises Unavailable where the database is away at the very end."""
+        await self.flush()
+        if not self._pending and not self.lost:
+            await self._run(self._sink.close, self._source)
 
     def _close(self, who: _Who, one: _Open) -> None:
         del self._open[who]

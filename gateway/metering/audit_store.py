@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from gateway.database.database import Database
 from gateway.metering.audit import Delivery
-from gateway.metering.audit_tables import DELIVERIES
+from gateway.metering.audit_tables import DELIVERIES, NOTED
 from gateway.metering.reconcile import SLACK_SECONDS, Audited, Whom
 
 LONGEST_SECONDS: Final = 3600
@@ -30,6 +30,28 @@ class AuditStore:
         """Keep what a process noted: all of it, or nothing."""
         with self._writing() as connection:
             connection.execute(DELIVERIES.insert(), [{"source": source, **one._asdict()} for one in deliveries])
+
+    def begin(self, source: str) -> None:
+        """A process keeps notes from here on."""
+        with self._writing() as connection:
+            known = sa.select(NOTED.c.source).where(NOTED.c.source == source)
+            if connection.execute(known).first() is None:
+                connection.execute(NOTED.insert().values(source=source, is_whole=False))
+
+    def close(self, source: str) -> None:
+        """The process has ended, and every note of it was written down."""
+        with self._writing() as connection:
+            connection.execute(NOTED.update().where(NOTED.c.source == source).values(is_whole=True))
+
+    def lose(self, source: str) -> None:
+        """Some of the process's notes were lost: it proves nothing any more."""
+        with self._writing() as connection:
+            connection.execute(NOTED.delete().where(NOTED.c.source == source))
+
+    def proved(self) -> dict[str, bool]:
+        """The processes that keep notes and lost none; True for those that ended with all of them written down."""
+        with self._reading() as connection:
+            return {row.source: bool(row.is_whole) for row in connection.execute(sa.select(NOTED))}
 
     def read(self, *, tenant: str, stream: str, start: int, end: int) -> Iterator[Delivery]:
         """What went to a tenant from a stream in these epoch seconds, begun before the end and ended after the start,

@@ -6,7 +6,7 @@ import sqlalchemy as sa
 
 from gateway.catalog.tables import METADATA
 
-__all__ = ["DELIVERIES", "DRIFTS", "METADATA", "UPKEEP"]
+__all__ = ["DELIVERIES", "DRIFTS", "METADATA", "NOTED", "UPKEEP"]
 
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
@@ -31,6 +31,13 @@ DELIVERIES = sa.Table(
     sa.Column("moved", sa.Text, nullable=False),
     sa.Index("delivery_audit_of_stream", "tenant", "stream", "began"),
     sa.Index("delivery_audit_by_age", "began"),
+)
+NOTED = sa.Table(
+    "delivery_sources",
+    METADATA,
+    sa.Column("source", sa.String(64), primary_key=True),
+    # It ended, and all its notes are there. A process that was killed stays without.
+    sa.Column("is_whole", sa.Boolean, nullable=False),
 )
 DRIFTS = sa.Table(
     "usage_drifts",
@@ -62,5 +69,8 @@ UPKEEP = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("holder", sa.String(64), nullable=False),
     sa.Column("until", sa.BigInteger, nullable=False),
+    # Up to when days were looked at, and cells put together into hours and days.
     sa.Column("reconciled_until", sa.BigInteger, nullable=False),
+    sa.Column("hours_until", sa.BigInteger, nullable=False),
+    sa.Column("days_until", sa.BigInteger, nullable=False),
 )

@@ -67,7 +67,7 @@ class UsageDesk:
 
     def _look_up(self, question: Question, tenant: str | None, measures: tuple[str, ...]) -> Answer:
         # Asked first: what comes in while the rows are read makes the answer better than it says, never worse.
-        complete_until = self._source.complete_until(now=self._clock.now())
+        complete_until = self._source.complete_until(now=self._clock.now()) or None
         source = self._source
         page = read_page(
             lambda start, end: source.cells(tenant=tenant, start=start, end=end), question, measures=measures

@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -46,6 +46,8 @@ class Bus:
 
     def __init__(self, client: Redis) -> None:
         self.node = secrets.token_hex(8)
+        self.live_nodes = 1
+        """How many nodes there were when last looked, this one included; kept while Redis is away."""
         self._client = client
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Queue[Message]] = {}
@@ -67,7 +69,9 @@ class Bus:
         with _told():
             present = await self._client.eval(_HEARTBEAT, 1, _PRESENT, self.node, ALIVE_SECONDS)
         self.size = len(present)
-        return [name for raw in present if (name := raw.decode()) != self.node]
+        others = [name for raw in present if (name := raw.decode()) != self.node]
+        self.live_nodes = len(others) + 1
+        return others
 
     async def ask(self, topic: str, body: dict[str, Any], *, first: bool = False) -> list[dict[str, Any]]:
         """The answers of all nodes that know something, or the ``first`` one; who is slow is not waited for.
@@ -160,7 +164,7 @@ class Bus:
 
 
 @contextlib.contextmanager
-def _told() -> Any:
+def _told() -> Iterator[None]:
     try:
         yield
     except (RedisError, OSError) as error:

@@ -107,8 +107,8 @@ class Gate:
     async def principal(self, scope: Scope, *, takes_ticket: bool = False) -> Principal:
         """Who the request's one credential says it is, which counts as one of its plan's requests.
 
-        Raises Unauthorized and AmbiguousCredentials; Unavailable where what it takes to tell cannot be had; RateLimited,
-        and TooManyAttempts where too much of what came from there was refused.
+        Raises Unauthorized and AmbiguousCredentials; Unavailable where what it takes to tell cannot be had;
+        RateLimited, and TooManyAttempts where too much of what came from there was refused.
         """
         try:
             principal = await self._credential_holder(scope, takes_ticket=takes_ticket)

@@ -45,7 +45,9 @@ async def _serve_by_ticket(gate: Gate, scope: Scope, receive: Receive, send: Sen
         if error.status not in _PASSING:
             raise
         wait_ms = RECONNECT_MS if error.retry_after_ms is None else error.retry_after_ms
-        body = b"retry: %d\n" % min(wait_ms, LONGEST_RETRY_MS) + _FRAMING.event("goodbye", events.goodbye(error), cursor=None)
+        body = b"retry: %d\n" % min(wait_ms, LONGEST_RETRY_MS) + _FRAMING.event(
+            "goodbye", events.goodbye(error), cursor=None
+        )
         headers = [
             (b"content-type", MEDIA_TYPE.encode("ascii")),
             (b"cache-control", b"no-store, no-transform"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import sqlalchemy as sa
 from alembic import op
 
@@ -38,17 +40,22 @@ def upgrade() -> None:
         sa.Column("known_until", sa.BigInteger),
         sa.Column("is_first", sa.Boolean, nullable=False),
     )
-    now = "CAST(strftime('%s', 'now') AS INTEGER)"
-    if op.get_bind().dialect.name == "postgresql":
-        now = "CAST(EXTRACT(EPOCH FROM now()) AS BIGINT)"
-    op.execute(
-        "INSERT INTO plan_history (name, revision, published_at, title, currency, pricing)"
-        f" SELECT name, revision, {now}, title, currency, pricing FROM plans"
+    now = {"now": int(time.time())}
+    connection = op.get_bind()
+    connection.execute(
+        sa.text(
+            "INSERT INTO plan_history (name, revision, published_at, title, currency, pricing)"
+            " SELECT name, revision, :now, title, currency, pricing FROM plans"
+        ),
+        now,
     )
-    op.execute(
-        "INSERT INTO entitlement_history"
-        " (tenant, product, plan, revision, starts_on, ends_on, known_from, known_until, is_first)"
-        f" SELECT tenant, product, plan, NULL, starts_on, ends_on, {now}, NULL, TRUE FROM entitlements"
+    connection.execute(
+        sa.text(
+            "INSERT INTO entitlement_history"
+            " (tenant, product, plan, revision, starts_on, ends_on, known_from, known_until, is_first)"
+            " SELECT tenant, product, plan, NULL, starts_on, ends_on, :now, NULL, TRUE FROM entitlements"
+        ),
+        now,
     )
     _create_statements()
 
@@ -98,17 +105,11 @@ def _create_statements() -> None:
         sa.Column("holder", sa.String(64), nullable=False),
         sa.Column("until", sa.BigInteger, nullable=False),
     )
-    op.create_table(
-        "lost_sources",
-        sa.Column("source", sa.String(64), primary_key=True),
-        sa.Column("named_by", sa.String(128), nullable=False),
-        sa.Column("named_at", sa.BigInteger, nullable=False),
-    )
 
 
 def downgrade() -> None:
     """Statements, their numbers and the history are lost: keep the statements elsewhere before."""
-    for name in ("lost_sources", "billing_leader", "billing_counters", "statement_adjustments"):
+    for name in ("billing_leader", "billing_counters", "statement_adjustments"):
         op.drop_table(name)
     op.drop_index("statements_of_tenant", "statements")
     for name in ("statements", "entitlement_history", "plan_history"):

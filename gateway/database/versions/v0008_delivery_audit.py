@@ -13,7 +13,7 @@ _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 
 def upgrade() -> None:
-    """Three tables more. A gateway that does not know them leaves no evidence of what it delivers."""
+    """Four tables more. A gateway that does not know them leaves no evidence of what it delivers."""
     op.create_table(
         "delivery_audit",
         sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
@@ -34,6 +34,11 @@ def upgrade() -> None:
     )
     op.create_index("delivery_audit_of_stream", "delivery_audit", ["tenant", "stream", "began"])
     op.create_index("delivery_audit_by_age", "delivery_audit", ["began"])
+    op.create_table(
+        "delivery_sources",
+        sa.Column("source", sa.String(64), primary_key=True),
+        sa.Column("is_whole", sa.Boolean, nullable=False),
+    )
     op.create_table(
         "usage_drifts",
         sa.Column("number", _NUMBER, primary_key=True, autoincrement=True),
@@ -62,13 +67,18 @@ def upgrade() -> None:
         sa.Column("holder", sa.String(64), nullable=False),
         sa.Column("until", sa.BigInteger, nullable=False),
         sa.Column("reconciled_until", sa.BigInteger, nullable=False),
+        sa.Column("hours_until", sa.BigInteger, nullable=False),
+        sa.Column("days_until", sa.BigInteger, nullable=False),
     )
-    op.execute("INSERT INTO usage_upkeep (id, holder, until, reconciled_until) VALUES (1, '', 0, 0)")
+    op.execute(
+        "INSERT INTO usage_upkeep (id, holder, until, reconciled_until, hours_until, days_until)"
+        " VALUES (1, '', 0, 0, 0, 0)"
+    )
 
 
 def downgrade() -> None:
     """The evidence is lost, and with it what differences were found."""
-    for name in ("usage_upkeep", "usage_drifts"):
+    for name in ("usage_upkeep", "usage_drifts", "delivery_sources"):
         op.drop_table(name)
     for name in ("delivery_audit_by_age", "delivery_audit_of_stream"):
         op.drop_index(name, "delivery_audit")

@@ -28,12 +28,12 @@ local function read(key)
   return {b = {}, n = {}}
 end
 
-local function come_back(bucket, full, unit, per_us, capacity, start)
+local function come_back(bucket, full, unit, per_us, start)
   if not bucket then return min(full, start * unit) end
   local parts = bucket[1]
   if bucket[3] ~= unit then parts = floor(parts * unit / bucket[3]) end
   local passed = max(0, now_us - bucket[2])
-  return min(full, parts + min(passed * per_us, capacity * unit))
+  return min(full, parts + passed * per_us)
 end
 
 local function lend(account, loans, ask)
@@ -48,7 +48,7 @@ local function lend(account, loans, ask)
     end
   end
   local full = max(0, capacity - lent) * unit
-  local parts = come_back(account.b[name], full, unit, per_us, capacity, start) + credit * unit
+  local parts = come_back(account.b[name], full, unit, per_us, start) + credit * unit
   if late > 0 then parts = max(min(parts, 0), parts - late * unit) end
   parts = min(parts, capacity * unit)
   local now, later, begins, ends, retry = 0, 0, 0, 0, 0

@@ -1,0 +1,36 @@
+"""Settings of metering: how long what is kept, and how finely."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from gateway.config.section import Section
+
+
+class MeteringSettings(Section):
+    """Usage: what is kept of it."""
+
+    rollup_hours_after_days: int = Field(
+        40, ge=1, le=100_000, description="Days after which usage is kept by the hour; totals stay as they are."
+    )
+    rollup_days_after_days: int = Field(
+        400, ge=1, le=100_000, description="Days after which usage is kept by the day of the tenant's zone."
+    )
+    audit_days: int = Field(
+        90,
+        ge=0,
+        le=100_000,
+        description="Days that the evidence of deliveries is kept, for disputes and reconciliation; with 0 none is "
+        "kept and nothing is reconciled with it.",
+    )
+
+    @model_validator(mode="after")
+    def _days_come_after_hours(self) -> Self:
+        if self.rollup_days_after_days < self.rollup_hours_after_days:
+            raise ValueError(
+                f"rollup_days_after_days ({self.rollup_days_after_days}) must not be smaller than "
+                f"rollup_hours_after_days ({self.rollup_hours_after_days})"
+            )
+        return self

@@ -1,0 +1,139 @@
+"""What usage needs from time to time: notes written down, old cells put together, old evidence forgotten, differences
+looked for. One process of all does the common part."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Final, Protocol
+
+from gateway.clock import Clock
+from gateway.errors import Unavailable
+from gateway.metering.audit import DeliveryAudit
+from gateway.metering.reconcile import Drift
+from gateway.status import UpkeepStatus
+
+log = logging.getLogger("gateway.metering")
+FLUSH_SECONDS: Final = 10.0
+ROUND_SECONDS: Final = 300.0
+LEASE_SECONDS: Final = 900
+"""Who does the common part keeps it for so long after it last came round; then another process takes over."""
+
+Run = Callable[..., Awaitable[Any]]
+
+
+class Chores(Protocol):
+    """The common part, in pieces that each take one short transaction or a few. Every method blocks."""
+
+    def take(self, holder: str, *, now: float, seconds: int) -> bool:
+        """Whether it is this process that does them now."""
+        ...
+
+    def release(self, holder: str) -> None:
+        """Let another process do them."""
+        ...
+
+    def roll_up(self, *, now: float) -> bool:
+        """Put some old cells together; False: there was nothing left to do."""
+        ...
+
+    def purge(self, *, now: float) -> bool:
+        """Forget some old evidence; False: there was nothing left to do."""
+        ...
+
+    def reconcile(self, *, now: float) -> list[Drift] | None:
+        """Look at the next day that is over, and return what is new; None: there is none to look at."""
+        ...
+
+    def note(self, drifts: Iterable[Drift], *, now: float) -> list[Drift]:
+        """Write drifts down that were found elsewhere; those that are new."""
+        ...
+
+    def standing(self) -> int:
+        """How many drifts stand."""
+        ...
+
+
+class Upkeep:
+    """One process's part of it; ``run`` until cancelled, then ``close``."""
+
+    def __init__(
+        self,
+        chores: Chores,
+        *,
+        audit: DeliveryAudit | None,
+        run: Run,
+        clock: Clock,
+        holder: str,
+        look: Callable[[], list[Drift]] = list,
+    ) -> None:
+        """``audit`` None: no evidence is kept. ``look`` finds differences within the process, on the event loop."""
+        self._chores = chores
+        self._audit = audit
+        self._run = run
+        self._clock = clock
+        self._holder = holder
+        self._look = look
+        self._standing: int | None = None
+
+    async def run(self) -> None:
+        """Go on until cancelled. A database that is away is waited for; anything else is told, and tried again."""
+        due = self._clock.monotonic()
+        while True:
+            try:
+                await self.flush()
+                if self._clock.monotonic() >= due:
+                    due = self._clock.monotonic() + ROUND_SECONDS
+                    await self.go_round()
+            except Unavailable as error:
+                log.debug("usage is not looked after: %s", error)
+            except Exception:
+                # The next round may go well; without this one nobody would look after usage any more.
+                log.exception("usage could not be looked after; it is tried again")
+            await asyncio.sleep(FLUSH_SECONDS)
+
+    async def flush(self) -> None:
+        """Write down the notes of deliveries."""
+        if self._audit is not None:
+            await self._audit.flush()
+
+    async def go_round(self) -> None:
+        """Do once what there is to do. Raises Unavailable."""
+        now = self._clock.now()
+        self._tell(await self._run(self._chores.note, self._look(), now=now))
+        if await self._run(self._chores.take, self._holder, now=now, seconds=LEASE_SECONDS):
+            while (found := await self._run(self._chores.reconcile, now=now)) is not None:
+                self._tell(found)
+            while await self._run(self._chores.roll_up, now=now):
+                pass
+            while await self._run(self._chores.purge, now=now):
+                pass
+        self._standing = await self._run(self._chores.standing)
+
+    def _tell(self, drifts: list[Drift]) -> None:
+        for one in drifts:
+            fields = {
+                "kind": one.kind,
+                **one.whom._asdict(),
+                "from": one.start,
+                "to": one.end,
+                "metered": one.metered,
+                "least": one.least,
+                "most": one.most,
+            }
+            log.error("usage and the evidence of it differ", extra={"fields": fields})
+
+    def status(self) -> UpkeepStatus:
+        """For metrics."""
+        notes = {} if self._audit is None else self._audit.statistics()
+        return UpkeepStatus(self._standing, notes.get("waiting", 0), notes.get("written", 0), notes.get("lost", 0))
+
+    async def close(self) -> None:
+        """After the last delivery: write down what is left, and let another process do the common part."""
+        try:
+            if self._audit is not None:
+                await self._audit.close()
+            await self._run(self._chores.release, self._holder)
+        except Unavailable as error:
+            log.warning("the last notes of deliveries were not written down: %s", error)
