@@ -8,10 +8,11 @@ from typing import Any, Final
 
 from gateway.admin.errors import TenantNotFound
 from gateway.auth.revocation import Kind, Revocation
+from gateway.billing.office import StatementOffice
 from gateway.clock import Clock
 from gateway.control import Control
 from gateway.database.audit import Entry
-from gateway.errors import SessionNotFound
+from gateway.errors import SessionNotFound, Unavailable
 from gateway.metering.desk import UsageDesk
 from gateway.nodes.bus import Bus
 from gateway.subscription.sessions import Sessions
@@ -33,14 +34,16 @@ class Administration:
         reload: Callable[[], Awaitable[list[str]]],
         clock: Clock,
         usage: UsageDesk | None = None,
+        statements: StatementOffice | None = None,
     ) -> None:
-        """``usage`` None: nothing is metered here."""
+        """``usage`` None: nothing is metered here; ``statements`` None: none are made."""
         self._control = control
         self._sessions = sessions
         self._bus = bus
         self._reload = reload
         self._clock = clock
         self.usage = usage
+        self.statements = statements
 
     async def sessions(self) -> list[dict[str, Any]]:
         return await self._sessions.all()
@@ -119,6 +122,15 @@ class Administration:
         problems = await self._reload()
         await self._control.note(self._entry(actor, "reload", "configuration", after={"problems": problems}))
         return problems
+
+    async def preview_statement(self, tenant: str, *, start: int, end: int, actor: str) -> dict[str, Any]:
+        zone = self.time_zone(tenant)
+        if self.statements is None:
+            raise Unavailable("Statements cannot be made here.")
+        shown = await self.statements.preview(tenant, zone=zone, start=start, end=end)
+        after = {"id": shown["id"], "period": shown["period"]["label"]}
+        await self._control.note(self._entry(actor, "statement.preview", tenant, after=after))
+        return shown
 
     async def audit(self, *, limit: int, before: int | None) -> list[dict[str, Any]]:
         return await self._control.audit(limit=limit, before=before)

@@ -20,7 +20,7 @@ from gateway.auth.ticket_store import RedisTickets
 from gateway.auth.tickets import MemoryTickets, Tickets
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
-from gateway.config.adapters import kafka_clusters
+from gateway.config.adapters import kafka_clusters, metering
 from gateway.config.telemetry import telemetry
 from gateway.control import Control
 from gateway.counters import Counters
@@ -47,6 +47,7 @@ from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
 from gateway.server.listener import Listener
 from gateway.server.loop import run_loop, settle_collector
+from gateway.statements import Statements, resign
 from gateway.subscription.books import Books
 from gateway.subscription.opening import Openings
 from gateway.subscription.registry import Registry
@@ -68,8 +69,13 @@ PREFILL_BYTES: Final = 32 * 1024 * 1024
 CLOSE_SHARE: Final = 0.5
 """The part of the drain that is kept for connections to close after their goodbye."""
 
+CANCEL_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 3.0
 """What is kept of it for connections that do not close by themselves, and for everything behind them."""
+
+LAST_SECONDS: Final = 0.5
+LEAST_FLUSH_SECONDS: Final = 0.5
+"""What is kept of that for what comes after the meter's last publishing, and the least time that this gets."""
 
 
 class Gateway:
@@ -139,6 +145,11 @@ class Gateway:
             counters=self._counters,
         )
         self._closers.append(self._limiting.close)
+        self._metering = await asyncio.to_thread(
+            partial(metering, database=self._control.database, run=self._control.work, clock=clock), settings, clusters
+        )
+        if self._metering is not None:
+            self._closers.append(self._metering.close)
         self._registry = Registry(
             self._hub,
             codec=codec,
@@ -165,6 +176,10 @@ class Gateway:
             sockets=self._sockets,
             spans=dict if self._telemetry is None else self._telemetry.counts,
         )
+        self._statements = Statements.of(
+            settings, self._control.database, clock=clock, catalog=lambda: self._control.snapshot().catalog
+        )
+        self._statement_office = self._statements.office(run=self._control.work, clock=clock)
         await self._open_ports(clusters, Openings(self._hub, codec, clock))
 
     async def _open_ports(self, clusters: Mapping[str, KafkaCluster], openings: Openings) -> None:
@@ -179,6 +194,7 @@ class Gateway:
                 *self._keyring.checks(),
                 self._control.check(),
                 self._limits_check(),
+                *self._metering_checks(),
             ],
             readers=self._overview.streams,
         )
@@ -190,7 +206,12 @@ class Gateway:
             tenants=settings.metrics.tenants,
         )
         administration = Administration(
-            control=self._control, sessions=self._sessions, bus=self._bus, reload=self.reload, clock=self._clock
+            control=self._control,
+            sessions=self._sessions,
+            bus=self._bus,
+            reload=self.reload,
+            clock=self._clock,
+            statements=self._statement_office,
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)
@@ -212,8 +233,26 @@ class Gateway:
         for name, work in self._limiting.tasks():
             self._spawn(name, work)
         self._spawn("limits", self._limiter.run())
+        if settings.billing.schedule:
+            schedule = self._statements.schedule(settings, clock=self._clock)
+            self._spawn("statements", schedule.run())
+            self._closers.append(partial(resign, schedule, self._control.work))
+        if self._metering is not None:
+            for name, work in self._metering.tasks():
+                self._spawn(name, work)
         if self._bus is not None:
             self._listen_to_others(self._bus)
+
+    def _metering_checks(self) -> list[Check]:
+        found = self._metering
+        if found is None:
+            return []
+
+        def status() -> Status:
+            seen = found.status()
+            return Status("ok" if seen.trouble is None else "degraded", seen.trouble or "", {"cells": seen.cells})
+
+        return [Check("metering", required=False, status=status)]
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         running = asyncio.create_task(work, name=name)
@@ -269,6 +308,7 @@ class Gateway:
             clock=self._clock,
             public_url=lambda: self.base_url,
             authority=self._keyring.authority,
+            statements=self._statement_office,
             admission=self._limiting.admission,
         )
 
@@ -399,13 +439,20 @@ class Gateway:
             event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
         if self._public is not None:
             await self._public.close(timeout_seconds=max(0.0, until - self._clock.monotonic() - CLOSE_SECONDS))
+        if self._metering is not None:
+            # Nothing is delivered any more: what was counted goes to Kafka, or waits on disk for the next start.
+            left_seconds = until - self._clock.monotonic() - LAST_SECONDS
+            await self._metering.drain(within_seconds=max(LEAST_FLUSH_SECONDS, left_seconds))
         await self._close()
         event(log, logging.INFO, "stopped")
 
     async def _close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        running = {task for task in self._tasks if not task.done()}
+        while running:
+            for task in running:
+                # Again until it has ended: the Redis client may lose a cancellation that reaches it while it talks.
+                task.cancel()
+            _, running = await asyncio.wait(running, timeout=CANCEL_SECONDS)
         self._tasks.clear()
         while self._closers:
             await self._closers.pop()()

@@ -201,8 +201,8 @@ def test_nodes_together_let_through_never_more_than_rate_and_burst_whatever_the_
         if fate != "none":
             network.ask(node, fate=fate, gives_back=gives_back)
         network.spend(node, wanted)
-    # One token for each node: shares of a promise are rounded.
-    assert network.spent.worst_excess() <= 3
+    # For each node one token, or what comes in 20 ms: it counts where the burst is small.
+    assert network.spent.worst_excess() <= 3 * max(1, told[0] // 50)
 
 
 @settings(max_examples=40, deadline=None)
@@ -232,7 +232,7 @@ def test_nodes_that_always_want_more_get_all_of_the_rate_and_each_its_part(
         again = 100_000 if network.open[node] else max(5_000, lease.ask_in_us(now_us=network.now))
         due[node] = network.now + again
     whole = told[0] * 10
-    assert abs(sum(got) - whole) <= max(nodes, whole // 50)
+    assert abs(sum(got) - whole) <= max(nodes, whole // 20)
     assert min(got) >= whole // nodes // 2 - 1
 
 

@@ -1,4 +1,4 @@
-"""Usage as it is read: stretches of a zone's time, rows put together from cells, pages, JSON and CSV; exported events."""
+"""Usage as it is read: stretches of a zone's time, rows made of cells, pages, JSON and CSV; events to export."""
 
 from __future__ import annotations
 

@@ -11,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from gateway.admin import usage
+from gateway.admin import statements, usage
 from gateway.admin.errors import ReloadRefused
 from gateway.admin.openapi import PATH as DOCUMENT_PATH
 from gateway.admin.openapi import admin_document
+from gateway.admin.statements import StatementsOffice
 from gateway.admin.usage import UsageOffice
 from gateway.auth.revocation import KINDS, Kind
 from gateway.auth.tokens import parse_bearer
@@ -27,7 +28,7 @@ MAX_AUDIT_ENTRIES: Final = 1000
 MAX_VALUE_CHARACTERS: Final = 512
 
 
-class Administration(UsageOffice, Protocol):
+class Administration(UsageOffice, StatementsOffice, Protocol):
     """What these addresses need done. ``actor`` names the token that asks, without being it."""
 
     async def sessions(self) -> list[dict[str, Any]]:
@@ -89,6 +90,12 @@ class Operations:
             self._route("/admin/audit", self._audit),
             self._route(DOCUMENT_PATH, self._document),
             self._route(usage.PATH, self._usage),
+            Route(
+                statements.PATH,
+                self._opened({"GET": self._statements, "POST": self._make_statement}),
+                methods=["GET", "POST"],
+            ),
+            self._route(statements.ONE, self._statement),
         ]
 
     def _route(self, path: str, answer: Answer, *, method: str = "GET") -> Route:
@@ -170,6 +177,15 @@ class Operations:
 
     async def _document(self, request: Request, actor: str) -> Response:
         return _json(admin_document())
+
+    async def _statements(self, request: Request, actor: str) -> Response:
+        return await statements.listing(self._administration, request)
+
+    async def _statement(self, request: Request, actor: str) -> Response:
+        return await statements.one(self._administration, request)
+
+    async def _make_statement(self, request: Request, actor: str) -> Response:
+        return await statements.make(self._administration, request, actor)
 
     async def _usage(self, request: Request, actor: str) -> Response:
         return await usage.answer(self._administration, request)

@@ -152,9 +152,10 @@ class Closing:
         watermark = self._drafting.watermark(period, now=now)
         if watermark.complete_until < period.end:
             told = format_rfc3339(watermark.complete_until * 1000)
+            behind = self._drafting.behind(period)
             return "incomplete", (
-                f"usage is complete up to {told} only; wait for the sources behind it, or name the lost ones:"
-                " gateway billing close --lost SOURCE",
+                f"usage is complete up to {told} only",
+                *(f"source {one} has told nothing up to the end; if it is lost: --lost {one}" for one in behind),
             )
         drifts = [] if self._drifts is None else list(self._drifts(tenant, period.start, period.end))
         if drifts:

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from gateway.billing.bill import Advance, Line
 from gateway.billing.inforce import Revisions, terms_of
@@ -24,7 +24,8 @@ from gateway.catalog.chronicle import Held
 from gateway.model import Tenant
 from gateway.usage import BUCKET_SECONDS, bucket_of
 
-OWN_KINDS = ("charge", "discount", "minimum", "maximum")
+SOURCES_NAMED: Final = 20
+OWN_KINDS: Final = ("charge", "discount", "minimum", "maximum")
 """Lines that a period's usage and plans alone decide."""
 
 
@@ -81,6 +82,11 @@ class Drafting:
             if one.state == "lost" and one.started_at < period.end and one.complete_through < period.end
         ]
         return Watermark(self._ledger.complete_until(now=now), tuple(sorted(lost)))
+
+    def behind(self, period: Period) -> list[str]:
+        """Live sources of usage that have not told all of the period."""
+        live = [one for one in self._ledger.sources() if one.state == "live" and one.complete_through < period.end]
+        return [one.source for one in live][:SOURCES_NAMED]
 
     def usage(self, tenant: str, *, start: int, end: int) -> Rows:
         """A stretch's usage, one row for each key."""

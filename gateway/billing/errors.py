@@ -22,3 +22,14 @@ class StatementConflict(GatewayError):
     reconnect = False
     title = "Not in this state"
     action = "Look at the statement's status, and at what the detail says."
+
+
+class StatementRefused(GatewayError):
+    """What was used in that time cannot be made a statement of."""
+
+    code = "statement_refused"
+    status = 409
+    close_code = 4400
+    reconnect = False
+    title = "No statement can be made"
+    action = "Correct the plans as the detail says, or ask for another stretch of time."

@@ -12,6 +12,7 @@ import click
 from gateway import __version__
 from gateway.cli.access import access
 from gateway.cli.apply import apply
+from gateway.cli.billing import billing
 from gateway.cli.catalog import catalog
 from gateway.cli.check import check
 from gateway.cli.contracts import contracts
@@ -23,6 +24,7 @@ from gateway.cli.tail import tail
 from gateway.cli.token import token
 from gateway.cli.usage import usage
 from gateway.cli.usage_export import export
+from gateway.cli.usage_sources import create_topic, sources
 from gateway.cli.usage_upkeep import reconcile, rollup
 from gateway.errors import ConfigurationProblems, GatewayError
 
@@ -78,7 +80,22 @@ def main(*, debug: bool) -> None:
         logging.getLogger().addHandler(logging.NullHandler())
 
 
-for _command in (serve, demo, check, contracts, apply, catalog, access, db, token, client_secrets, keys, tail, usage):
+for _command in (
+    serve,
+    demo,
+    check,
+    contracts,
+    apply,
+    catalog,
+    access,
+    billing,
+    db,
+    token,
+    client_secrets,
+    keys,
+    tail,
+    usage,
+):
     main.add_command(_command)
-for _command in (export, rollup, reconcile):
+for _command in (export, rollup, reconcile, sources, create_topic):
     usage.add_command(_command)

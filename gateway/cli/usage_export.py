@@ -52,7 +52,7 @@ def export(
     Example:
       gateway usage export --from 2026-11-01 --to 2026-12-01 --output november.ndjson
     """
-    from gateway.metering.export import SOURCE, events, line
+    from gateway.metering.export import BY, SOURCE, events, line
     from gateway.metering.report import PARTNER_MEASURES
 
     with books(config, assignments) as found:
@@ -60,7 +60,7 @@ def export(
             found.check_tenant(tenant)
         named = source or (found.settings.http.public_url and str(found.settings.http.public_url)) or SOURCE
         complete_until = found.ledger.complete_until(now=found.now)
-        given = {"from": start, "to": end, "granularity": granularity or "hour"}
+        given = {"from": start, "to": end, "by": ",".join(BY), "granularity": granularity or "hour"}
         written = 0
         with _opened(output) as target:
             for one in found.ledger.tenants() if tenant is None else [tenant]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gateway.clock import Clock
 from gateway.config.auth import IssuerSettings
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from gateway.auth.address import HttpAddress
     from gateway.auth.apart import Apart
     from gateway.auth.issuer_store import IssuerStore
+    from gateway.kafka.producer import Producer
+    from gateway.metering.metering import Metering
 
 
 def kafka_clusters(settings: Settings, *, clock: Clock) -> Mapping[str, KafkaCluster]:
@@ -66,6 +68,56 @@ def _token_endpoint(cluster: ClusterSettings) -> TokenEndpoint | None:
     if cluster.sasl_mechanism != "OAUTHBEARER" or url is None or client is None or secret is None:
         return None
     return TokenEndpoint(url, client, secret.get_secret_value(), scope=cluster.sasl_oauth_scope)
+
+
+def usage_producer(settings: Settings, clusters: Mapping[str, KafkaCluster]) -> Producer | None:
+    """The usage topic as one that is written to; None where no cluster is configured.
+
+    Raises ConfigurationProblems where there are some, and not the one that it is to be in.
+    """
+    from gateway.kafka.producer import Producer
+
+    cluster = clusters.get(settings.metering.cluster)
+    if cluster is not None:
+        return Producer(cluster, settings.metering.topic)
+    if clusters:
+        known = ", ".join(clusters)
+        raise ConfigurationProblems(
+            [f"metering.cluster: no Kafka cluster is named {settings.metering.cluster!r}; configured: {known}"]
+        )
+    return None
+
+
+def metering(
+    settings: Settings,
+    clusters: Mapping[str, KafkaCluster],
+    *,
+    database: Database,
+    run: Callable[..., Awaitable[Any]],
+    clock: Clock,
+) -> Metering | None:
+    """This process's meter with what tells of it, its slab made; None where nothing is to be counted.
+
+    ``run`` has the database's blocking work done. Raises ConfigurationProblems.
+    """
+    from gateway.kafka.follower import Follower
+    from gateway.metering.ledger import Ledger
+    from gateway.metering.metering import Metering
+
+    if not settings.metering.enabled:
+        return None
+    producer = usage_producer(settings, clusters)
+    cluster = clusters.get(settings.metering.cluster)
+    return Metering(
+        settings.data.dir / "metering",
+        topic=producer,
+        topic_name=settings.metering.topic,
+        follower=None if cluster is None else Follower(cluster, settings.metering.topic),
+        ledger=Ledger(database),
+        run=run,
+        clock=clock,
+        on_failure=settings.metering.on_failure,
+    )
 
 
 def jwks_address(issuer: IssuerSettings, settings: Settings, *, apart: Apart) -> HttpAddress:

@@ -1,17 +1,31 @@
-"""Settings of metering: how long what is kept, and how finely."""
+"""Settings of metering: where usage goes, how long what is kept, and how finely."""
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from gateway.config.section import Section
+from gateway.config.values import Name
 
 
 class MeteringSettings(Section):
-    """Usage: what is kept of it."""
+    """Usage: where it goes, and what is kept of it."""
 
+    enabled: bool = Field(True, description="Whether deliveries are counted; without it there is no usage to bill.")
+    topic: str = Field(
+        "gateway.usage",
+        pattern=r"^[a-zA-Z0-9._-]{1,249}$",
+        description="Compacted topic that totals are published to; made at the start where rights allow.",
+        json_schema_extra={"allowed": "the name of a Kafka topic"},
+    )
+    cluster: Name = Field("main", description="The Kafka cluster of that topic.")
+    on_failure: Literal["deliver", "stop"] = Field(
+        "deliver",
+        description="What happens while counts cannot be kept on disk: deliver goes on and counts in memory, stop ends "
+        "reads with unavailable.",
+    )
     rollup_hours_after_days: int = Field(
         40, ge=1, le=100_000, description="Days after which usage is kept by the hour; totals stay as they are."
     )

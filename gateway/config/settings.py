@@ -14,6 +14,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.config.auth import AuthSettings
+from gateway.config.billing import BillingSettings
 from gateway.config.limits import LimitsSettings
 from gateway.config.metering import MeteringSettings
 from gateway.config.section import Section
@@ -358,6 +359,7 @@ class Settings(BaseSettings):
     stream: StreamSettings = StreamSettings()
     limits: LimitsSettings = LimitsSettings()
     metering: MeteringSettings = MeteringSettings()
+    billing: BillingSettings = BillingSettings()
     log: LogSettings = LogSettings()
     metrics: MetricsSettings = MetricsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()

@@ -1,8 +1,8 @@
 """Writing to a topic of the gateway's own: the topic made where it is missing, and batches of which it is known whether
 Kafka has them.
 
-No producer of aiokafka: what is sent here comes in bursts of a second, goes to partitions that the caller names, and may
-come twice. So a burst is a request or a few, each awaited, and whoever gets an exception knows exactly what is open.
+No producer of aiokafka: what is sent here comes in bursts of a second, goes to partitions that the caller names, and
+may come twice. So a burst is a request or a few, each awaited, and whoever gets an exception knows what is open.
 """
 
 from __future__ import annotations
@@ -84,8 +84,8 @@ class Producer:
     async def ensure_topic(self, *, partitions: int = 1) -> bool:
         """Make the topic where there is none, compacted; whether it was made now.
 
-        Where brokers know no such request (librdkafka's mock cluster) the topic comes into being as they make it. Raises
-        TopicRefused where the gateway may not, KafkaUnavailable.
+        Where brokers know no such request (librdkafka's mock cluster) the topic comes into being as they make it.
+        Raises TopicRefused where the gateway may not, KafkaUnavailable.
         """
         try:
             self._leaders = await self._look(may_create=False)
@@ -99,7 +99,7 @@ class Producer:
         told = await self._cluster.ask(MetadataRequest([], allow_auto_topic_creation=False))
         nodes = [broker[0] for broker in told.brokers]
         controller = told.controller_id if told.controller_id in nodes else None
-        wanted = (self._topic, partitions, min(_REPLICAS, len(nodes)), [], [(_POLICY, "compact")])
+        wanted: Any = (self._topic, partitions, min(_REPLICAS, len(nodes)), [], [(_POLICY, "compact")])
         try:
             request = CreateTopicsRequest([wanted], _REQUEST_MS, False)
             response = await self._cluster.ask(request, node=controller)
@@ -110,8 +110,9 @@ class Producer:
             fault = kafka_errors.for_code(code)
             if fault in _RIGHTS:
                 raise TopicRefused(
-                    f"Kafka cluster {self._cluster.name}: there is no topic {self._topic}, and the gateway may not make it "
-                    f"({fault.__name__})"
+                    f"Kafka cluster {self._cluster.name}: there is no topic {self._topic}, and the gateway may not "
+                    f"make it ({fault.__name__}): give it CREATE on it, or run `gateway usage create-topic` with the "
+                    f"settings of somebody who may"
                 )
             if fault not in (kafka_errors.NoError, kafka_errors.TopicAlreadyExistsError):
                 raise self._cluster.unavailable(f"topic {self._topic} cannot be made ({fault.__name__})")

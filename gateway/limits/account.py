@@ -57,6 +57,7 @@ class Account:
         "_asking",
         "_lender",
         "_marked",
+        "_places",
         "_question",
         "_question_us",
         "_queue",
@@ -85,6 +86,7 @@ class Account:
         self._queue: deque[Pace] = deque()
         self._turns: dict[Pace, tuple[tuple[Lease, ...], tuple[Lease, ...]]] = {}
         self._turns_us = 0
+        self._places = 0
         self._marked = False
         self._asking = False
         self._asked_us: int | None = None
@@ -129,10 +131,9 @@ class Account:
             lease.ripen(now_us=self._lender.now_us())
         if turn > 0:
             room = min(lease.left, turn)
-        elif self._queue:
-            room = 0
         else:
-            room = lease.left - lease.promised
+            # What a turn leaves over is not for whoever comes first.
+            room = 0 if self.is_crowded else lease.left
         if room <= 0:
             pace.lacks = lease
             self.mark()
@@ -148,9 +149,16 @@ class Account:
 
     def enqueue(self, pace: Pace, waiter: Waiter) -> None:
         """Wake ``waiter`` when it is this read's turn."""
+        if pace not in self._turns or not pace.place:
+            self._places += 1
+            pace.place = self._places
         self._end_turn(pace)
         pace.waiter = waiter
-        self._queue.append(pace)
+        # Who had a turn and found nothing left, since a record took more than was there, keeps the place it had.
+        index = len(self._queue)
+        while index and self._queue[index - 1].place > pace.place:
+            index -= 1
+        self._queue.insert(index, pace)
         self.is_crowded = True
         self.mark()
         self._wake_in(max(STEP_US, pace.lacks.ripe_in_us(now_us=self._lender.now_us()) or STEP_US))
@@ -175,6 +183,7 @@ class Account:
         if promised is None:
             pace.turn = pace.byte_turn = 0
             return
+        pace.place = 0
         records, data_bytes = min(pace.turn, records), min(pace.byte_turn, data_bytes)
         _promise(promised, -records, -data_bytes)
         pace.turn -= records

@@ -15,7 +15,7 @@ from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.errors import GatewayError, TooManyConnections
 from gateway.limits.breaker import Away
-from gateway.limits.scripts import Call, Script, Scripts
+from gateway.limits.scripts import Call, Script, Scripts, whole
 from gateway.limits.standing import count_of
 from gateway.model import Grant
 
@@ -26,6 +26,7 @@ SHARDS: Final = 16
 """Seats lie in so many slots of a cluster: all that a node has in one of them is renewed at once."""
 
 KEYS_AT_ONCE: Final = 500
+TAKES_AT_ONCE: Final = 200
 MEMBERS_AT_ONCE: Final = 2_000
 _PREFIX: Final = "gateway:limits:1:seats"
 
@@ -108,6 +109,8 @@ class Connections:
         self._free: dict[Key, list[str]] = {}
         self._news = asyncio.Event()
         self._changed = False
+        self._asking: list[tuple[Call, asyncio.Future[Any]]] = []
+        self._sending: asyncio.Task[None] | None = None
         # Run twice they do the same: a seat is a name, and not a number that is counted up.
         self._take, self._keep, self._count = (
             Script(name, repeatable=True) for name in ("take_seat", "keep_seats", "count_seats")
@@ -144,8 +147,7 @@ class Connections:
                 *(seat.name, _ms(self._timing.seat), cap, _ms(self._timing.settle), int(within_share))
             ]
             try:
-                call = Call(_keys(seat.key), [*arguments, *freed])
-                answer = (await self._scripts.run(self._take, [call]))[0]
+                answer = await self._ask(Call(_keys(seat.key), [*arguments, *freed]))
             except BaseException as error:
                 self._put_back(seat.key, freed)
                 if isinstance(error, Away):
@@ -155,6 +157,28 @@ class Connections:
                 return bool(answer[0])
             # Redis has just begun to know who is there.
             await asyncio.sleep(int(answer[2]) / 1000)
+
+    async def _ask(self, call: Call) -> Any:
+        """What the script says, in one round trip with all who ask meanwhile: many open at once after an outage."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._asking.append((call, answer))
+        if self._sending is None:
+            self._sending = asyncio.ensure_future(self._send())
+        return await answer
+
+    async def _send(self) -> None:
+        try:
+            while self._asking and self._scripts is not None:
+                batch, self._asking = self._asking[:TAKES_AT_ONCE], self._asking[TAKES_AT_ONCE:]
+                try:
+                    found = await whole(self._scripts.run(self._take, [call for call, _ in batch]))
+                except Away as error:
+                    found = [error] * len(batch)
+                for (_, answer), one in zip(batch, found, strict=True):
+                    if not answer.done():
+                        answer.set_exception(one) if isinstance(one, Away) else answer.set_result(one)
+        finally:
+            self._sending = None
 
     def _share(self, cap: int) -> int:
         return cap if self._scripts is None else max(1, cap // max(1, self._nodes()))
@@ -194,7 +218,7 @@ class Connections:
         """How many are open of a plan with a cap, over all nodes; while Redis is away, here."""
         with contextlib.suppress(Away):
             if self._scripts is not None:
-                return int((await self._scripts.run(self._count, [Call(_keys(key)[1:], [])]))[0])
+                return int((await whole(self._scripts.run(self._count, [Call(_keys(key)[1:], [])])))[0])
         return len(self._seats.get(key, ()))
 
     async def run(self) -> None:
@@ -267,7 +291,7 @@ class Connections:
         for batch in _batches(wanted):
             call = Call(_keys(*(one.key for one in batch)), [life, self._node, *_spelt(batch)])
             try:
-                answer = (await self._scripts.run(self._keep, [call]))[0]
+                answer = (await whole(self._scripts.run(self._keep, [call])))[0]
             except Away as error:
                 # What is free lapses by itself. Whether Redis is there is others' to say.
                 log.debug("seats not renewed: %s", error)
@@ -278,6 +302,8 @@ class Connections:
 
     async def close(self) -> None:
         """Give all seats back, so that other nodes need not wait until they lapse."""
+        if self._sending is not None:
+            await asyncio.wait([self._sending])
         for seat in [seat for seats in self._seats.values() for seat in seats.values()]:
             self.release(seat)
         await self._tell(only_freed=True)

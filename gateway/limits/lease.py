@@ -194,7 +194,9 @@ class Lease:
         self.low = (max(self._share(), light) + 1) // 2
         owed, self.left = min(0, self.left), max(0, self.left)
         self._base = self.left
-        want = max(0, self._target - self.left)
+        # What is promised for later is enough for now, whatever else there is to ask for.
+        is_served = bool(self._coming) and self._coming[-1][1] - now_us > 2 * AHEAD_US
+        want = 0 if is_served else max(0, self._target - self.left)
         return Ask(self.name, self.rate, self.left + self.unripe(), want, credit=owed, late=late, start=start)
 
     def take(self, given: Given, *, now_us: int) -> None:

@@ -4,7 +4,7 @@ An account belongs to a tenant and a plan and holds a bucket for each of its lim
 several buckets at once; what is there it gets now, and what is not it may get later: a dated share of the tokens that
 are still to come, so that processes are served in the order in which they asked. Tokens that were lent count as taken
 until the borrower has reported them used, or has not been heard of for ``NODE_US``: what is in a bucket and what is lent
-of it is never more than one burst.
+of it is never more than one burst, and where that is small, ``LEAST_US`` for each borrower.
 
 An exchange has a number. Asked again under the same number, the account says again what it said: that is how a lost
 answer costs nothing, and an answer or a question that comes twice counts once.
@@ -24,6 +24,10 @@ NODE_US: Final = 10_000_000
 
 CHUNK_US: Final = 100_000
 """Of tokens that are still to come, all who ask together are promised about so much at a time."""
+
+LEAST_US: Final = 20_000
+"""Tokens to come are promised up to a burst in all, what is lent included; but to whom asks at least so much, since
+what others hold they may have used by now."""
 
 AHEAD_US: Final = 5_000_000
 """Nobody is promised tokens that begin to come later than this."""
@@ -140,12 +144,13 @@ class Account:
 
     def _lend_one(self, node: str, ask: Ask, loans: dict[str, tuple[int, int]], now_us: int) -> Promise:
         rate, name = ask.rate, ask.name
-        lent, busy = loans.get(name, (0, 0))[0], 0
+        others = busy = 0
         for other, borrower in self.borrowers.items():
             if other != node and name in borrower.loans:
                 held, until = borrower.loans[name]
-                lent += held
+                others += held
                 busy += until > now_us
+        lent = others + loans.get(name, (0, 0))[0]
         parts = self._come_back(ask, lent, now_us) + ask.credit * rate.unit
         if ask.late > 0:
             parts = max(min(parts, 0), parts - ask.late * rate.unit)
@@ -159,7 +164,8 @@ class Account:
                 retry, begins = begins - AHEAD_US, 0
             elif now < ask.want:
                 chunk = -(-rate.per_us * CHUNK_US // (rate.unit * (busy + 1)))
-                later = min(ask.want - now, chunk)
+                spare = rate.capacity - others - ask.held - now
+                later = min(ask.want - now, chunk, max(spare, -(-rate.per_us * LEAST_US // rate.unit)))
                 parts -= later * rate.unit
                 ends = max(0, -(parts // rate.per_us))
             else:

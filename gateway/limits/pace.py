@@ -43,7 +43,7 @@ class Pace:
     while others of the tenant wait, who comes anew finds no room, and each gets an equal part of what there is.
     """
 
-    __slots__ = ("_account", "_bytes", "_records", "_replayed", "byte_turn", "lacks", "turn", "waiter")
+    __slots__ = ("_account", "_bytes", "_records", "_replayed", "byte_turn", "lacks", "place", "turn", "waiter")
 
     def __init__(self, account: Account, records: Lease, replayed: Lease, data_bytes: Lease) -> None:
         self._account = account
@@ -52,6 +52,7 @@ class Pace:
         self._bytes = data_bytes
         self.turn = 0
         self.byte_turn = 0
+        self.place = 0
         self.lacks = records
         self.waiter: Waiter | None = None
 

@@ -82,6 +82,7 @@ class Share:
         "_portion",
         "_told_at",
         "_used_then",
+        "_usual_rest_seconds",
         "_waiters",
         "given",
         "in_hand",
@@ -104,12 +105,15 @@ class Share:
         zone: ZoneInfo,
         clock: Clock,
         on_need: Callable[[Share], None],
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
-        """``on_need`` is called where more is wanted; whoever hears it asks, and calls ``take``."""
+        """``on_need`` is called where more is wanted; whoever hears it asks, and calls ``take``. What was not used for
+        ``rest_seconds`` is given back."""
         self.limit = limit
         self.zone = zone
         self.length: Length = QUOTAS[name]
         self._clock = clock
+        self._usual_rest_seconds = rest_seconds
         self._on_need = on_need
         self._waiters: list[Waiter] = []
         self._begin(tenant, plan, name)
@@ -252,7 +256,7 @@ class Share:
 
     @property
     def _rest_seconds(self) -> float:
-        return LAST_REST_SECONDS if self.is_last_part else REST_SECONDS
+        return min(LAST_REST_SECONDS, self._usual_rest_seconds) if self.is_last_part else self._usual_rest_seconds
 
     def ask(self, *, nodes: int, now: float, is_last: bool = False) -> Ask:
         """What to say now. What was not used for a while is given back, and all of it where this is the ``is_last``."""

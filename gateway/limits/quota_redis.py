@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.limits.quota import Ask, Held, QuotaKey, Told
-from gateway.limits.scripts import Call, Script, Scripts
+from gateway.limits.scripts import Call, Script, Scripts, whole
 from gateway.limits.store import KEY_PREFIX, name_tag, tenant_tag
 
 SETTLE_SECONDS: Final = 2.5
@@ -21,9 +21,17 @@ KEPT_SECONDS: Final = 86_400
 class RedisQuotas:
     """Every method raises Away, and may be called again with the same words."""
 
-    def __init__(self, scripts: Scripts, *, node: str) -> None:
+    def __init__(
+        self,
+        scripts: Scripts,
+        *,
+        node: str,
+        settle_seconds: float = SETTLE_SECONDS,
+        loose_seconds: float = LOOSE_SECONDS,
+    ) -> None:
         self._scripts = scripts
         self._node = node
+        self._times_ms = (round(settle_seconds * 1000), round(loose_seconds * 1000))
         # Each says what is so, and not what is more: run twice they do the same.
         self._tell, self._restore = (Script(name, repeatable=True) for name in ("tell_quota", "restore_quota"))
 
@@ -34,12 +42,12 @@ class RedisQuotas:
                 [_key(ask.key)],
                 [
                     *(self._node, ask.given, ask.used, ask.want, ask.limit, _life_ms(ask.ends_at, now)),
-                    *(round(SETTLE_SECONDS * 1000), round(LOOSE_SECONDS * 1000)),
+                    *self._times_ms,
                 ],
             )
             for ask in asks
         ]
-        return [_told(answer) for answer in await self._scripts.run(self._tell, calls)] if calls else []
+        return [_told(answer) for answer in await whole(self._scripts.run(self._tell, calls))] if calls else []
 
     async def restore(self, asks: Sequence[Ask], held: Sequence[Held], *, now: float) -> None:
         """Say what a database holds of these quotas. Where that is something, nobody gets more until all have told."""
@@ -51,7 +59,7 @@ class RedisQuotas:
                 words += [one.node, one.given, one.used]
             calls.append(Call([_key(ask.key)], words))
         if calls:
-            await self._scripts.run(self._restore, calls)
+            await whole(self._scripts.run(self._restore, calls))
 
 
 def _told(answer: Any) -> Told | None:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 from gateway.clock import Clock
 from gateway.errors import Unavailable
 from gateway.limits.breaker import Away
-from gateway.limits.quota import QUOTAS, Ask, Held, QuotaKey, Share, Told, quotas_of
+from gateway.limits.quota import REST_SECONDS, Ask, Held, QuotaKey, Share, Told, quotas_of
 
 log = logging.getLogger("gateway.limits")
 LOOK_SECONDS: Final = 0.5
@@ -59,6 +59,7 @@ class Quotas:
         nodes: Callable[[], int],
         zone: Callable[[str], str],
         clock: Clock,
+        rest_seconds: float = REST_SECONDS,
     ) -> None:
         """``work`` runs what blocks in a thread; ``zone`` is a tenant's, by its name."""
         self._shared = shared
@@ -68,6 +69,7 @@ class Quotas:
         self._nodes = nodes
         self._zone = zone
         self._clock = clock
+        self._rest_seconds = rest_seconds
         self._shares: dict[tuple[str, str, str], Share] = {}
         self._needed: set[Share] = set()
         self._written: dict[QuotaKey, tuple[int, int]] = {}
@@ -88,7 +90,16 @@ class Quotas:
         found = self._shares.get((tenant, plan, name))
         zone = ZoneInfo(self._zone(tenant))
         if found is None:
-            found = Share(tenant, plan, name, limit=limit, zone=zone, clock=self._clock, on_need=self._need)
+            found = Share(
+                tenant,
+                plan,
+                name,
+                limit=limit,
+                zone=zone,
+                clock=self._clock,
+                on_need=self._need,
+                rest_seconds=self._rest_seconds,
+            )
             self._shares[tenant, plan, name] = found
         else:
             found.renew(limit, zone)
@@ -244,6 +255,3 @@ class Quotas:
             await self._ask_for(known, now, is_last=True)
             with contextlib.suppress(Unavailable):
                 await self._keep()
-
-
-__all__ = ["QUOTAS", "Quotas", "Share"]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from gateway.limits.store import Call, Script
 
-__all__ = ["COMMANDS", "Call", "Script", "Scripts"]
+__all__ = ["COMMANDS", "Call", "Script", "Scripts", "whole"]
+
+T = TypeVar("T")
 
 COMMANDS = (
     *("EVALSHA", "EVAL", "TIME", "EXISTS", "PEXPIRE", "GET", "SET"),
@@ -23,3 +26,15 @@ class Scripts(Protocol):
     async def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """What each run returns, all in one round trip. Raises Away."""
         ...
+
+
+async def whole(asking: Coroutine[Any, Any, T]) -> T:
+    """What ``asking`` of Redis returns or raises. Whoever waits for it can be cancelled; the asking then goes on.
+
+    The client may lose a cancellation that reaches it while it talks to the server: whoever was cancelled would go on
+    for ever, and whoever waits for that with it.
+    """
+    task = asyncio.ensure_future(asking)
+    # Its error is ours to raise, and nobody's where we were cancelled.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)

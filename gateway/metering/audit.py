@@ -22,6 +22,8 @@ class Delivery(NamedTuple):
     """A stretch of one read. ``moved`` says for each partition that moved where from and where to, half-open, as
     ``0:120-180,3:7-9``; ``span`` is how many offsets that is. Times are epoch milliseconds.
 
+    ``taken_back`` of the records never left the process and are in ``records`` no more; what the meter had told by then
+    it cannot lower, so that they may be in usage all the same.
     ``records + filtered + hidden`` is at most ``span``; what is left over are offsets without a record for readers:
     markers of transactions, compacted and undecodable records, what retention took.
     """
@@ -37,6 +39,7 @@ class Delivery(NamedTuple):
     bytes: int
     filtered: int
     hidden: int
+    taken_back: int
     span: int
     moved: str
 
@@ -59,12 +62,12 @@ Run = Callable[..., Awaitable[Any]]
 class _Open:
     """What is known of one session since it was last written down."""
 
-    __slots__ = ("began", "bytes", "end", "ended", "filtered", "hidden", "records", "start")
+    __slots__ = ("began", "bytes", "end", "ended", "filtered", "hidden", "records", "start", "taken_back")
 
     def __init__(self, start: Vector, began: float) -> None:
         self.start, self.end = start, start
         self.began, self.ended = began, began
-        self.records = self.bytes = self.filtered = self.hidden = 0
+        self.records = self.bytes = self.filtered = self.hidden = self.taken_back = 0
 
 
 _Who = tuple[str, str, str, Transport, str]
@@ -74,14 +77,16 @@ class DeliveryAudit:
     """Takes notes on the event loop's thread, in memory; ``flush`` writes them down. A process that is killed loses
     what was not written: its usage is in the ledger all the same, and reconciliation knows such a process."""
 
-    def __init__(self, sink: Sink, *, source: str, run: Run) -> None:
+    def __init__(self, sink: Sink, *, source: str, run: Run, max_pending: int = MAX_PENDING) -> None:
         """``source`` is the process, by the name that its usage has; ``run`` runs blocking work in a thread."""
         self._sink = sink
         self._source = source
         self._run = run
+        self._max_pending = max_pending
         self._is_begun = False
         self._is_lossy = False
         self._open: dict[_Who, _Open] = {}
+        self._returned: dict[_Who, int] = {}
         self._pending: list[Delivery] = []
         self.written = 0
         self.lost = 0
@@ -105,11 +110,11 @@ class DeliveryAudit:
         records among it.
 
         Call it at each checkpoint, at least once a minute, when the grant changes and at the end of the read; ``start``
-        is the ``end`` of the call before. What was taken back at an unclean end counts neither here nor in ``records``.
+        is the ``end`` of the call before. ``records`` is below 0 where more was taken back than given since then.
         """
-        if start == end and not records:
-            return
         who = (grant.tenant, grant.application, grant.contract.stream, transport, session)
+        if start == end and not records and who not in self._returned:
+            return
         known = self._open.get(who)
         if known is not None and (known.end != start or ended - known.began > STRETCH_SECONDS):
             self._close(who, known)
@@ -121,6 +126,12 @@ class DeliveryAudit:
         known.bytes += data_bytes
         known.filtered += filtered
         known.hidden += hidden
+        known.taken_back += self._returned.pop(who, 0)
+
+    def take_back(self, grant: Grant, *, session: str, transport: Transport, records: int) -> None:
+        """So many records never left the process; the next ``note`` of the read gives those less."""
+        who = (grant.tenant, grant.application, grant.contract.stream, transport, session)
+        self._returned[who] = self._returned.get(who, 0) + records
 
     async def flush(self) -> None:
         """Write down everything that was noted. What cannot be written now stays for the next time, within a bound."""
@@ -168,13 +179,14 @@ class DeliveryAudit:
                 one.bytes,
                 one.filtered,
                 one.hidden,
+                one.taken_back,
                 sum(until - since for _, since, until in moved),
                 ",".join(f"{partition}:{since}-{until}" for partition, since, until in moved),
             )
         )
 
     def _bound(self) -> None:
-        over = len(self._pending) - MAX_PENDING
+        over = len(self._pending) - self._max_pending
         if over > 0:
             del self._pending[:over]
             self.lost += over

@@ -12,7 +12,7 @@ from gateway.metering.audit import Delivery
 from gateway.metering.audit_tables import DELIVERIES, NOTED
 from gateway.metering.reconcile import SLACK_SECONDS, Audited, Whom
 
-LONGEST_SECONDS: Final = 3600
+LONGEST_SECONDS: Final = 86_400
 """No stretch is longer: it is noted at least once a minute, and what is put together is bounded."""
 
 _PURGED_AT_ONCE: Final = 5_000
@@ -76,9 +76,11 @@ class AuditStore:
         def inside(column: sa.ColumnElement[int]) -> sa.ColumnElement[int]:
             return sa.func.coalesce(sa.func.sum(sa.case((within, column), else_=0)), 0)
 
+        # A stretch across the edge that took back what one before it gave lowers nothing for sure.
+        most = sa.case((within, table.c.records), (table.c.records > 0, table.c.records), else_=0) + table.c.taken_back
         names = (table.c.source, table.c.application, table.c.stream, table.c.transport)
         wanted = (
-            sa.select(*names, inside(table.c.records), sa.func.sum(table.c.records), sa.func.sum(table.c.span))
+            sa.select(*names, inside(table.c.records), sa.func.sum(most), sa.func.sum(table.c.span))
             .where(table.c.tenant == tenant)
             .where(table.c.began >= (start - LONGEST_SECONDS) * 1000, table.c.began < (end + slack) * 1000)
             .where(table.c.ended >= (start - slack) * 1000)

@@ -27,6 +27,7 @@ DELIVERIES = sa.Table(
     sa.Column("bytes", sa.BigInteger, nullable=False),
     sa.Column("filtered", sa.BigInteger, nullable=False),
     sa.Column("hidden", sa.BigInteger, nullable=False),
+    sa.Column("taken_back", sa.BigInteger, nullable=False),
     sa.Column("span", sa.BigInteger, nullable=False),
     sa.Column("moved", sa.Text, nullable=False),
     sa.Index("delivery_audit_of_stream", "tenant", "stream", "began"),

@@ -53,8 +53,8 @@ class Drifts:
                     "least": one.least,
                     "most": one.most,
                 }
-                done = connection.execute(self._insert(DRIFTS).values(row).on_conflict_do_nothing())
-                if done.rowcount:
+                adding = self._insert(DRIFTS).values(row).on_conflict_do_nothing().returning(DRIFTS.c.number)
+                if connection.execute(adding).first() is not None:
                     news.append(one)
         return news
 

@@ -77,10 +77,11 @@ class Ledger:
         ``holder``: only while it has the lease. Raises LeaseLost.
         """
         cells, words, latest = _larger_of(messages)
+        begins = {source: bucket for source, _, bucket in sorted(cells, key=lambda place: -place[2])}
         lines, sources = dict(self._lines), dict(self._sources)
         with self._writing() as connection:
             rolled_until = self._locked(connection, holder)
-            self._find_sources(connection, latest, sources)
+            self._find_sources(connection, latest, begins, sources)
             self._find_lines(connection, {line for _, line, _ in cells}, lines)
             rows = [
                 (lines[line], bucket, sources[source], BUCKET_SECONDS, *counts)
@@ -138,13 +139,22 @@ class Ledger:
             for row in connection.execute(sa.select(LINES).where(of_tenants)):
                 known[tuple(row[1:])] = row.id
 
-    def _find_sources(self, connection: sa.Connection, latest: Mapping[str, int], known: dict[str, int]) -> None:
+    def _find_sources(
+        self, connection: sa.Connection, latest: Mapping[str, int], begins: Mapping[str, int], known: dict[str, int]
+    ) -> None:
         missing = sorted(latest.keys() - known.keys())
         if not missing:
             return
         # One that has not said a word yet: it is live, and holds back until it does.
         rows = [
-            {"source": one, "state": "live", "node": "", "started_at": 0, "complete_through": 0, "sequence": 0}
+            {
+                "source": one,
+                "state": "live",
+                "node": "",
+                "started_at": begins.get(one, 0),
+                "complete_through": begins.get(one, 0),
+                "sequence": 0,
+            }
             for one in missing
         ]
         connection.execute(self._insert(SOURCES).on_conflict_do_nothing(), rows)

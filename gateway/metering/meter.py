@@ -21,9 +21,6 @@ OnFailure = Literal["deliver", "stop"]
 TOUCH_EVERY: Final = 15
 """In how many sweeps each open line's seconds are counted once."""
 
-BACKWARDS_SECONDS: Final = BUCKET_SECONDS
-"""A clock that is set back by less is waited for; by more, followed."""
-
 _pack = SLOT.pack_into
 
 
@@ -375,9 +372,9 @@ class Meter:
 
     def roll(self) -> bool:
         """Begin the next bucket if its time has come; whether it had. Whatever was open counts its seconds up to now in
-        the bucket that ends. A clock that is set back a little is waited for, so that no bucket begins twice."""
+        the bucket that ends. A clock that is set back is waited for: no bucket begins twice."""
         bucket = bucket_of(self._clock.now())
-        if self.bucket - BACKWARDS_SECONDS <= bucket <= self.bucket:
+        if bucket <= self.bucket:
             return False
         now = self._clock.monotonic()
         self._pay_debts()
@@ -389,6 +386,11 @@ class Meter:
         self._debtors.clear()
         self.bucket = bucket
         return True
+
+    @property
+    def ahead_seconds(self) -> float:
+        """How far the clock was set back behind the bucket that is being counted in."""
+        return max(0.0, self.bucket - self._clock.now())
 
     def until_roll(self) -> float:
         """Seconds until the bucket ends; 0 where it has."""
@@ -428,9 +430,13 @@ class Meter:
 
     def soil_all(self) -> None:
         """Everything is to be told again."""
+        for group in self.groups():
+            group.soil()
+
+    def groups(self) -> Iterator[Group]:
+        """All that are kept."""
         for groups in self._groups.values():
-            for group in groups:
-                group.soil()
+            yield from groups
 
     def past(self) -> Iterable[list[Group]]:
         """The groups of buckets that are over, those of one tenant and bucket together."""

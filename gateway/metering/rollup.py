@@ -75,12 +75,15 @@ class RollUp:
     def _next_pass(self, *, now: float, complete_until: int) -> _Pass | None:
         """The oldest day that is to be done, for hours first."""
         for target, after in self._after.items():
-            until = min(int(now) - after, complete_until) // DAY * DAY
+            # A stretch of a zone may reach into the day after the last one.
+            until = (min(int(now) - after, complete_until) - DAY) // DAY * DAY
             start = self._pointer(target)
             if start < until:
-                start = start or self._oldest(until) // DAY * DAY
+                if until - start > DAY:
+                    # Much is to be done, or nothing ever was: days without usage are passed over.
+                    start = self._oldest(start, until - DAY) // DAY * DAY
                 end = min(start + DAY, until)
-                self._mark(end)
+                self._mark(end + DAY)
                 return _Pass(target, start, end, self._tenants())
         return None
 
@@ -91,10 +94,11 @@ class RollUp:
             # A ledger that was made anew begins anew.
             return min(int(row[_POINTERS[target]]), int(marked))
 
-    def _oldest(self, until: int) -> int:
+    def _oldest(self, start: int, until: int) -> int:
+        """When the first cell from ``start`` on begins, at most ``until``."""
         with self._reading() as connection:
-            found = connection.execute(sa.select(sa.func.min(CELLS.c.bucket))).scalar()
-            return until - DAY if found is None else min(int(found), until - DAY)
+            found = connection.execute(sa.select(sa.func.min(CELLS.c.bucket)).where(CELLS.c.bucket >= start)).scalar()
+            return until if found is None else min(int(found), until)
 
     def _tenants(self) -> list[str]:
         wanted = sa.select(LINES.c.tenant).distinct().order_by(LINES.c.tenant.desc())
@@ -113,8 +117,8 @@ class RollUp:
 
     def _put_together(self, running: _Pass, tenant: str) -> None:
         grain = Grain(running.target, self._zone(tenant))
-        # Whole stretches of the zone: the one that the end cuts is done with the day after it.
-        start, end = grain.start(running.start), grain.start(running.end)
+        # Whole stretches of the zone, those that the ends cut too.
+        start, end = grain.start(running.start), grain.ceil(running.end)
         with self._writing() as connection:
             if self._is_postgres:
                 # Behind a merge that is under way and has not seen the mark yet.

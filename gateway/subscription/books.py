@@ -108,6 +108,10 @@ class Evidence(Protocol):
         """A stretch of a read: from one vector to the other between these moments, with what it gave and left out."""
         ...
 
+    def take_back(self, grant: Grant, *, session: str, transport: Transport, records: int) -> None:
+        """So many of those that were given, or are in the next note less than were, never left this process."""
+        ...
+
 
 class Books(NamedTuple):
     """Where a process keeps account of its reads. ``pace``: what limits a read under a grant; None: nothing does, and

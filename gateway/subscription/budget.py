@@ -230,6 +230,13 @@ class Budget:
             tally.records -= lost.records + lost.replayed_records
             tally.bytes -= lost.bytes + lost.replayed_bytes
             self._count.take_back(lost.records, lost.bytes, lost.units, lost.replayed_records, lost.replayed_bytes)
+            if self._books.evidence is not None:
+                self._books.evidence.take_back(
+                    self._grant,
+                    session=self._session,
+                    transport=tally.kind.protocol,
+                    records=lost.records + lost.replayed_records,
+                )
 
     def renew(self, grant: Grant, reading: Reading | None, *, now: float) -> None:
         """From now on the read goes on under another grant."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from starlette.types import Scope
 
@@ -30,6 +31,7 @@ from gateway.errors import (
     Unavailable,
 )
 from gateway.limits.admission import Admission
+from gateway.limits.connections import Seat
 from gateway.limits.plans import plan_of
 from gateway.metering.desk import UsageDesk
 from gateway.model import Application, Grant, Principal, Transport
@@ -46,6 +48,9 @@ from gateway.subscription.subscription import Subscription
 from gateway.tracing import current_span
 from gateway.transport.cors import origin_of, own_origin
 from gateway.transport.credentials import credential_of
+
+if TYPE_CHECKING:
+    from gateway.transport.statements import Statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +89,15 @@ class Gate:
         public_url: Callable[[], str],
         authority: Authority | None = None,
         usage: UsageDesk | None = None,
+        statements: Statements | None = None,
         admission: Admission | None = None,
     ) -> None:
-        """``authority`` None: we give no tokens away ourselves; ``usage`` None: nothing is metered here; ``admission``
-        None: nothing is limited."""
+        """``authority`` None: we give no tokens away ourselves; ``usage`` None: nothing is metered here;
+        ``statements`` None: none are made; ``admission`` None: nothing is limited."""
         self.snapshot = snapshot
         self.authority = authority
         self.usage = usage
+        self.statements = statements
         self.admission = admission
         self.registry = registry
         self.sessions = sessions
@@ -208,36 +215,39 @@ class Gate:
         fields.update(tenant=grant.tenant, plan=grant.plan.name)
         return grant, request, shape
 
-    @asynccontextmanager
-    async def open(
-        self, scope: Scope, grant: Grant, request: ReadRequest, shape: Shape, *, transport: Transport
-    ) -> AsyncIterator[Opening]:
-        """Where the read starts; the topic, and the request's ticket, stay in use until the block is left."""
-        # Written out: an exit stack would cost as much memory as the rest of an idle read's way in.
+    def open(self, scope: Scope, grant: Grant, request: ReadRequest, shape: Shape, *, transport: Transport) -> _Way:
+        """Where the read starts; the topic, the read's seat and the request's ticket stay in use until the block is
+        left."""
+        return _Way(self, scope, grant, request, shape, transport)
+
+    async def enter(
+        self, scope: Scope, grant: Grant, request: ReadRequest, shape: Shape, transport: Transport, way: _Way
+    ) -> Opening:
+        """Everything that ``way`` has to give back is noted in it as soon as it is had."""
         ticket = scope["state"].get("ticket")
-        is_held, opening, seat = False, None, None
         try:
-            try:
-                if ticket is not None:
-                    await self.tickets.take(ticket)
-                    is_held = True
-                if self.admission is not None:
-                    seat = await self.admission.begin(grant, is_held=transport != "pull")
-                    scope["state"]["seat"] = seat
-                opening = await self._openings.open(grant.contract, request)
-                self.registry.admit(opening, grant, shape)
-            except GatewayError as error:
-                self.counters.count_open(grant.contract.stream, protocol=transport, outcome=error.code)
-                raise
-            self.counters.count_open(grant.contract.stream, protocol=transport)
-            yield opening
-        finally:
-            if opening is not None:
-                self.registry.release(opening)
+            if ticket is not None:
+                await self.tickets.take(ticket)
+                way.ticket = ticket
             if self.admission is not None:
-                self.admission.end(seat)
-            if is_held:
-                await self.tickets.give_back(ticket)
+                way.seat = await self.admission.begin(grant, is_held=transport != "pull")
+                scope["state"]["seat"] = way.seat
+            way.opening = await self._openings.open(grant.contract, request)
+            self.registry.admit(way.opening, grant, shape)
+        except GatewayError as error:
+            self.counters.count_open(grant.contract.stream, protocol=transport, outcome=error.code)
+            raise
+        self.counters.count_open(grant.contract.stream, protocol=transport)
+        return way.opening
+
+    async def leave(self, way: _Way) -> None:
+        """Give back what the way in has taken."""
+        if way.opening is not None:
+            self.registry.release(way.opening)
+        if self.admission is not None:
+            self.admission.end(way.seat)
+        if way.ticket is not None:
+            await self.tickets.give_back(way.ticket)
 
     def check_still_granted(self, grant: Grant, *, transport: Transport) -> None:
         """For what was waited for: raises what a new request would meet, Unavailable where it would be served other
@@ -296,6 +306,36 @@ class Gate:
         """Headers that every read's answer has."""
         headers = [(b"gateway-start-cursor", self.registry.start_cursor(opening, grant, shape).encode("ascii"))]
         return headers + lifecycle_headers(grant)
+
+
+class _Way:
+    """One read's way in and out. Written out, since a generator or an exit stack would weigh as much as the rest of an
+    idle read's way in."""
+
+    __slots__ = ("_asked", "_gate", "opening", "seat", "ticket")
+
+    def __init__(
+        self, gate: Gate, scope: Scope, grant: Grant, request: ReadRequest, shape: Shape, transport: Transport
+    ) -> None:
+        self._gate = gate
+        self._asked: tuple[Scope, Grant, ReadRequest, Shape, Transport] | None
+        self._asked = (scope, grant, request, shape, transport)
+        self.ticket: str | None = None
+        self.seat: Seat | None = None
+        self.opening: Opening | None = None
+
+    async def __aenter__(self) -> Opening:
+        asked, self._asked = self._asked, None
+        if asked is None:
+            raise RuntimeError("a way in is gone once")
+        try:
+            return await self._gate.enter(*asked, self)
+        except BaseException:
+            await self._gate.leave(self)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._gate.leave(self)
 
 
 def lifecycle_headers(grant: Grant) -> list[tuple[bytes, bytes]]:

@@ -13,7 +13,7 @@ from gateway.catalog.listing import partner_entry
 from gateway.errors import MethodNotAllowed, NotFound, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
-from gateway.transport import ndjson, oauth, pull, resource, sessions, sse, tickets, usage, ws
+from gateway.transport import ndjson, oauth, pull, resource, sessions, sse, statements, tickets, usage, ws
 from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
@@ -39,6 +39,8 @@ def routes(gate: Gate) -> list[BaseRoute]:
         Route(stream, _Only(gate, _negotiated)),
         *[Route(f"{stream}/{suffix}", _Only(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
         Route(usage.PATH, _Only(gate, usage.serve)),
+        Route(statements.PATH, _Only(gate, statements.listing)),
+        Route(f"{statements.PATH}/{{number}}", _Only(gate, statements.one)),
         Route("/v1/tickets", _Only(gate, tickets.issue, method="POST")),
         Route("/v1/sessions/{session}/token", _Only(gate, sessions.refresh, method="POST")),
         WebSocketRoute(stream, _Upgrade(gate)),

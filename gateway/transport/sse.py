@@ -82,6 +82,8 @@ async def _serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None
         outlet = DirectHttpOutlet(scope["extensions"][WRITER_EXTENSION](), _FRAMING)
         subscription = gate.subscribe(scope, opening, grant, shape, session=session, transport=TRANSPORT, outlet=outlet)
         _greet(subscription)
+        # What this frame holds, each idle read holds.
+        del headers, hello, session
         await outlet.serve(subscription, send)
 
 

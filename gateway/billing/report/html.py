@@ -29,10 +29,10 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th { text-align: left; font-size: 8pt; color: #57606a; border-bottom: 1.5px solid #1b1f24; padding: 1.2mm 1.5mm }
 td { vertical-align: top; border-bottom: 1px solid #d0d7de; padding: 1.6mm 1.5mm; overflow-wrap: break-word }
 .lines { table-layout: fixed }
-.lines th:nth-child(1) { width: 31% }
+.lines th:nth-child(1) { width: 30% }
 .lines th:nth-child(3) { width: 14% }
 .lines th:nth-child(5) { width: 13% }
-.lines th:nth-child(6) { width: 11% }
+.lines th:nth-child(6) { width: 12.5% }
 .lines td.n { font-size: 8.5pt }
 .lines td.n .unit { font-size: 7pt }
 .n { text-align: right; white-space: nowrap; overflow-wrap: normal }

@@ -137,7 +137,9 @@ def _row(line: Mapping[str, Any], statement: Mapping[str, Any], zone: ZoneInfo) 
     if line["stream"]:
         notes.append(f"stream {line['stream']}")
     elif line.get("streams"):
-        notes.append("streams " + ", ".join(f"{one['stream']} {grouped(one['used'])}" for one in line["streams"]))
+        notes.append(
+            "streams " + ", ".join(f"{s['stream']} {grouped(s['used'])}" for s in line["streams"] if s["used"] != "0")
+        )
     if line["kind"] in _KINDS:
         notes.append(_KINDS[line["kind"]])
     if line["period"] != {name: statement["period"][name] for name in ("from", "to")}:

@@ -1,4 +1,4 @@
-"""The addresses of the built-in issuer as OpenAPI tells them, where the gateway gives tokens away itself."""
+"""What OAuth clients need before they have a token, as OpenAPI tells it: where to get one, and the built-in issuer."""
 
 from __future__ import annotations
 
@@ -38,6 +38,22 @@ def issuing_paths() -> dict[str, Any]:
     }
 
 
+def resource_paths() -> dict[str, Any]:
+    """The metadata that every gateway has, whoever gives tokens for it; they need the headers of ``openapi``."""
+    texts: Schema = {"type": "array", "items": _TEXT}
+    told = members(
+        {
+            "resource": {"type": "string", "format": "uri"},
+            "authorization_servers": texts,
+            "scopes_supported": texts,
+            "bearer_methods_supported": texts,
+        },
+        ("resource",),
+    )
+    summary = "Who gives tokens for this gateway, and for which scopes (RFC 9728)."
+    return {"/.well-known/oauth-protected-resource": {"get": _plain("resource-metadata", summary, told)}}
+
+
 def _token() -> dict[str, Any]:
     asked = members(
         {
@@ -74,12 +90,12 @@ def _more(status: str) -> tuple[str, ...]:
     return {"401": ("WWW-Authenticate",), "429": ("Retry-After",), "503": ("Retry-After",)}.get(status, ())
 
 
-def _plain(name: str, summary: str) -> dict[str, Any]:
+def _plain(name: str, summary: str, schema: Schema | None = None) -> dict[str, Any]:
     return {
         "operationId": name,
         "summary": summary,
         "security": [],
-        "responses": {"200": _answer("The document.", {"type": "object"})},
+        "responses": {"200": _answer("The document.", schema or {"type": "object"})},
     }
 
 

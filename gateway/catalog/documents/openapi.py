@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from gateway.catalog.documents.events import CURSOR, CURSOR_SAMPLE, TIME_SAMPLE, Schema, members, ref
 from gateway.catalog.documents.facts import API_VERSION, LABELS, PATHS, about, facts
-from gateway.catalog.documents.issuing import BASIC, issuing_paths
+from gateway.catalog.documents.issuing import BASIC, issuing_paths, resource_paths
 from gateway.catalog.documents.offer import Audience, Offer
 from gateway.catalog.documents.parameters import Parameter, parameters
 from gateway.catalog.documents.payload import Payload
@@ -84,6 +84,7 @@ class _Document:
             self._add_stream(offer)
         for path, name, summary, media in _DOCUMENTS:
             self._paths[path] = {"get": self._document(name, summary, media)}
+        self._paths |= resource_paths()
         return {
             "openapi": OPENAPI_VERSION,
             "info": {"title": "Streams", "version": API_VERSION, "description": _ABOUT},

@@ -29,6 +29,7 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.Column("filtered", sa.BigInteger, nullable=False),
         sa.Column("hidden", sa.BigInteger, nullable=False),
+        sa.Column("taken_back", sa.BigInteger, nullable=False),
         sa.Column("span", sa.BigInteger, nullable=False),
         sa.Column("moved", sa.Text, nullable=False),
     )

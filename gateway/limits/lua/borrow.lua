@@ -7,7 +7,7 @@
 -- An account is a MessagePack text: {b = {name = {parts, at_us, unit, per_us, capacity}},
 -- n = {process = {seen_us, number, {name = {held, until_us}}, {promises, with moments}}}}. It expires when all of its
 -- buckets are full again and all of its borrowers forgotten.
-local NODE_US, CHUNK_US, AHEAD_US = 10000000, 100000, 5000000
+local NODE_US, CHUNK_US, LEAST_US, AHEAD_US = 10000000, 100000, 20000, 5000000
 local floor, ceil, min, max, abs = math.floor, math.ceil, math.min, math.max, math.abs
 
 local function clock_us()
@@ -39,14 +39,15 @@ end
 local function lend(account, loans, ask)
   local name, unit, per_us, capacity = ask[1], ask[2], ask[3], ask[4]
   local held, want, credit, late, start = ask[5], ask[6], ask[7], ask[8], ask[9]
-  local lent, busy = loans[name] and loans[name][1] or 0, 0
+  local others, busy = 0, 0
   for other, borrower in pairs(account.n) do
     local loan = other ~= node and borrower[3][name]
     if loan then
-      lent = lent + loan[1]
+      others = others + loan[1]
       if loan[2] > now_us then busy = busy + 1 end
     end
   end
+  local lent = others + (loans[name] and loans[name][1] or 0)
   local full = max(0, capacity - lent) * unit
   local parts = come_back(account.b[name], full, unit, per_us, start) + credit * unit
   if late > 0 then parts = max(min(parts, 0), parts - late * unit) end
@@ -61,7 +62,8 @@ local function lend(account, loans, ask)
     elseif begins > AHEAD_US then
       retry, begins = begins - AHEAD_US, 0
     else
-      later = min(want - now, ceil(per_us * CHUNK_US / (unit * (busy + 1))))
+      local chunk, least = ceil(per_us * CHUNK_US / (unit * (busy + 1))), ceil(per_us * LEAST_US / unit)
+      later = min(want - now, chunk, max(capacity - others - held - now, least))
       parts = parts - later * unit
       ends = max(0, ceil(-parts / per_us))
     end

@@ -1,0 +1,395 @@
+"""``gateway billing``: periods closed, statements approved, shown, checked and adjusted."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.cli.options import print_json, read_settings, settings_options
+from gateway.cli.simulate import lint, simulate
+from gateway.errors import ConfigurationProblems
+
+if TYPE_CHECKING:
+    from gateway.billing.closing import Closed
+    from gateway.billing.store import Kept
+    from gateway.cli.options import Command
+    from gateway.statements import Statements
+
+EXIT_WAITS = 1
+_MOST_ADJUSTED = Decimal(10) ** 12
+
+
+@click.group(short_help="Statements: closed, approved, shown, checked, adjusted; plans tried.")
+def billing() -> None:
+    """Statements and prices. Reads and writes the database directly, beside gateways that serve.
+
+    \b
+    Example:
+      gateway billing close --period 2026-10
+    """
+
+
+for _command in (simulate, lint):
+    billing.add_command(_command)
+
+
+def _output_option(command: Command) -> Command:
+    return click.option(
+        "--format",
+        "output",
+        type=click.Choice(["table", "json"]),
+        default="table",
+        show_default=True,
+        help="What to print.",
+    )(command)
+
+
+_BY = click.option("--by", help="Who does it, for the audit log.  [default: your login name]")
+
+
+@billing.command(short_help="Close the periods that are over.")
+@click.option("--tenant", help="Only this tenant.  [default: all]")
+@click.option("--period", metavar="YYYY-MM", help="Up to this month, and none after it.  [default: all that are over]")
+@click.option(
+    "--lost", metavar="SOURCE", multiple=True, help="Give up a source of usage that will never tell more. Repeatable."
+)
+@_BY
+@settings_options
+@_output_option
+@click.pass_context
+def close(
+    ctx: click.Context,
+    *,
+    tenant: str | None,
+    period: str | None,
+    lost: tuple[str, ...],
+    by: str | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    output: str,
+) -> None:
+    """Make the drafts of the periods that are over, and final statements of those that nothing stands against.
+
+    serve does the same by itself, unless billing.schedule is off. A period stays open while usage is not complete,
+    reconciliation found a difference, billing.grace_seconds are not over, or billing.approval asks for a person. Exit
+    code 1 if any does.
+
+    \b
+    Example:
+      gateway billing close --tenant acme --period 2026-10
+    """
+    from gateway.cli.usage import tell_progress
+
+    with _statements(config, assignments) as (statements, now):
+        _check_tenant(statements, tenant)
+        for source in lost:
+            if not statements.ledger.give_up(source, by=_who(by), at=_at(now)):
+                raise ConfigurationProblems([f"--lost {source}: there is no live source of this name"])
+        closed: list[Closed] = []
+
+        def seen(one: Closed) -> None:
+            closed.append(one)
+            tell_progress(f"{len(closed)} periods; {one.tenant} {one.period.label}")
+
+        statements.closing.run(now=now, tenant=tenant, until=period, seen=seen)
+        tell_progress("")
+    if output == "json":
+        print_json({"periods": [_closed(one) for one in closed]})
+    else:
+        _show_closed([one for one in closed if one.outcome != "empty"])
+    if any(one.outcome not in ("final", "empty") for one in closed):
+        ctx.exit(EXIT_WAITS)
+
+
+@billing.command(short_help="Approve a draft.")
+@click.argument("statement")
+@_BY
+@settings_options
+@_output_option
+def approve(*, statement: str, by: str | None, config: Path | None, assignments: tuple[str, ...], output: str) -> None:
+    """Approve the draft STATEMENT (its id) as it stands: the next close makes it final, once the grace is over.
+
+    If what it asks for changes before that, say by late usage or an adjustment, it has to be approved again.
+
+    \b
+    Example:
+      gateway billing approve s3f9c2d41b7a85e60c1d2f3a4
+    """
+    with _statements(config, assignments) as (statements, now):
+        kept = statements.store.approve(statement, by=_who(by), now=int(now))
+    _print_state(kept, output)
+
+
+@billing.command(short_help="Show statements, or one of them in any form.")
+@click.argument("reference", metavar="[NUMBER]", required=False)
+@click.option("--tenant", help="List only this tenant's.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100, show_default=True, help="List at most so many.")
+@click.option(
+    "--format",
+    "output",
+    type=click.Choice(["table", "json", "csv", "html", "pdf"]),
+    default="table",
+    show_default=True,
+    help="What to print; csv, html and pdf are of one statement.",
+)
+@click.option(
+    "--output", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal."
+)
+@settings_options
+def statement(
+    *,
+    reference: str | None,
+    tenant: str | None,
+    limit: int,
+    output: str,
+    file: Path | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+) -> None:
+    """Show the statement NUMBER (or the id of a draft); without it, list the newest.
+
+    The same statement gives the same bytes each time.
+
+    \b
+    Example:
+      gateway billing statement ST-000012 --format pdf --output acme-2026-10.pdf
+    """
+    if reference is None and output not in ("table", "json"):
+        raise click.UsageError(f"--format {output} is of one statement: name its NUMBER")
+    with _statements(config, assignments) as (statements, _):
+        if reference is None:
+            _check_tenant(statements, tenant)
+            _show_list(statements.store.page(tenant=tenant, limit=limit), output)
+            return
+        kept = statements.store.find(reference, tenant=tenant)
+    if output == "table" and file is None:
+        _show_one(kept)
+        return
+    from gateway.billing.office import spell
+
+    if output == "table":
+        raise click.UsageError("--output needs a --format of json, csv, html or pdf")
+    if output == "pdf" and file is None:
+        raise click.UsageError("--format pdf needs --output FILE")
+    content = spell(kept.shown(), output)
+    if file is None:
+        click.echo(content, nl=False)
+    else:
+        file.write_bytes(content)
+
+
+@billing.command(short_help="Recompute every statement and compare.")
+@click.option("--tenant", help="Only this tenant's.  [default: all]")
+@settings_options
+@_output_option
+@click.pass_context
+def verify(
+    ctx: click.Context, *, tenant: str | None, config: Path | None, assignments: tuple[str, ...], output: str
+) -> None:
+    """Check that statements are what was sealed, each standing on the one before, their numbers without gaps; that
+    rating gives the same lines again; and that the ledger holds the usage that was billed.
+
+    Exit code 1 if anything does not add up. Usage that was told late is found, too, until the next statement corrects
+    it.
+
+    \b
+    Example:
+      gateway billing verify --tenant acme
+    """
+    with _statements(config, assignments) as (statements, _):
+        _check_tenant(statements, tenant)
+        verdict = statements.proof.verify(tenant=tenant)
+    if output == "json":
+        findings = [{"statement": one.statement, "kind": one.kind, "told": one.told} for one in verdict.findings]
+        print_json({"checked": verdict.checked, "findings": findings})
+    else:
+        for one in verdict.findings:
+            click.echo(f"{one.statement}: {one.kind}: {one.told}")
+        click.echo(f"{verdict.checked} statements checked, {len(verdict.findings) or 'nothing'} found")
+    if verdict.findings:
+        ctx.exit(EXIT_WAITS)
+
+
+@billing.command(short_help="Put a credit or a debit on a tenant's next statement.")
+@click.option("--tenant", help="Whose next statement.")
+@click.option("--amount", help="Before tax, in the currency of the tenant's plan; below 0 for a credit.")
+@click.option("--name", help="What the line is called.")
+@click.option("--credit", "credited", metavar="NUMBER", help="Instead of the three: take this final statement back.")
+@click.option("--reason", required=True, help="Why; the tenant reads it.")
+@_BY
+@settings_options
+@_output_option
+def adjust(
+    *,
+    tenant: str | None,
+    amount: str | None,
+    name: str | None,
+    credited: str | None,
+    reason: str,
+    by: str | None,
+    config: Path | None,
+    assignments: tuple[str, ...],
+    output: str,
+) -> None:
+    """Add a line to the tenant's next statement; final ones never change. It bears the tax of the tenant's plan.
+
+    With --credit a final statement is marked as credited, and the next one takes back all its lines, those asked in
+    advance included; what is to be charged instead is a line of its own.
+
+    \b
+    Example:
+      gateway billing adjust --tenant acme --amount -25.00 --name Goodwill --reason "outage of 3 October"
+    """
+    with _statements(config, assignments) as (statements, now):
+        if credited is not None:
+            if tenant is not None or amount is not None or name is not None:
+                raise click.UsageError("--credit goes without --tenant, --amount and --name")
+            made = statements.store.credit(credited, reason=reason, by=_who(by), now=int(now))
+        else:
+            if tenant is None or amount is None or name is None:
+                raise click.UsageError("--tenant, --amount and --name belong together")
+            _check_tenant(statements, tenant)
+            made = statements.store.adjust(
+                tenant=tenant, name=name, reason=reason, amount=_amount(amount), by=_who(by), now=int(now)
+            )
+    told = {
+        "number": made.number,
+        "tenant": made.tenant,
+        "name": made.name,
+        "reason": made.reason,
+        "amount": None if made.credited else format(made.amount, "f"),
+        "credits": made.credited,
+        "by": made.made_by,
+    }
+    if output == "json":
+        print_json(told)
+    else:
+        click.echo(f"adjustment {made.number}: {made.name}, on the next statement of {made.tenant}")
+
+
+# ---- what they share -------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _statements(config: Path | None, assignments: tuple[str, ...]) -> Iterator[tuple[Statements, float]]:
+    settings = read_settings(config, assignments)
+    from gateway.clock import SystemClock
+    from gateway.config.adapters import database as open_database
+    from gateway.database.faults import at_start
+    from gateway.database.schema import Schema
+    from gateway.statements import Statements
+
+    clock = SystemClock()
+    with contextlib.closing(open_database(settings)) as database:
+        with at_start():
+            Schema(database).require(may_upgrade=False)
+        yield Statements.of(settings, database, clock=clock), clock.now()
+
+
+def _check_tenant(statements: Statements, tenant: str | None) -> None:
+    """Raises ConfigurationProblems for a name that neither catalog, history nor ledger has."""
+    if tenant is None:
+        return
+    known = statements.drafting.known(tenant=tenant)
+    if known.catalog.tenant(tenant) is None and tenant not in known.held and tenant not in statements.ledger.tenants():
+        names = ", ".join(one.name for one in known.catalog.tenants) or "none"
+        raise ConfigurationProblems([f"--tenant {tenant!r}: there is no such tenant; known: {names}"])
+
+
+def _who(by: str | None) -> str:
+    return by or f"cli:{getpass.getuser()}"
+
+
+def _at(now: float) -> str:
+    from gateway.units import format_rfc3339
+
+    return format_rfc3339(round(now * 1000))
+
+
+def _amount(text: str) -> Decimal:
+    try:
+        amount = Decimal(text)
+    except InvalidOperation:
+        amount = Decimal("NaN")
+    if not amount.is_finite() or not amount or abs(amount) > _MOST_ADJUSTED or amount != round(amount, 12):
+        raise ConfigurationProblems([f"--amount {text!r}; allowed: a decimal number such as -25.00, not 0"])
+    return amount
+
+
+def _closed(one: Closed) -> dict[str, Any]:
+    kept = one.statement
+    return {
+        "tenant": one.tenant,
+        "period": one.period.label,
+        "outcome": one.outcome,
+        "id": None if kept is None else kept.id,
+        "number": None if kept is None else kept.number,
+        "reasons": list(one.reasons),
+    }
+
+
+def _show_closed(closed: list[Closed]) -> None:
+    from gateway.cli.usage import print_table
+
+    lines = []
+    for one in closed:
+        kept = one.statement
+        named = "" if kept is None else kept.number or kept.id
+        lines.append([one.tenant, one.period.label, one.outcome, named, "; ".join(one.reasons)])
+    print_table(["tenant", "period", "outcome", "statement", "why"], lines, numbers=0)
+
+
+def _show_list(found: list[Kept], output: str) -> None:
+    from gateway.cli.usage import print_table
+
+    shown = [{name: value for name, value in one.shown().items() if name != "usage"} for one in found]
+    if output == "json":
+        print_json({"statements": shown})
+        return
+    lines = [
+        [
+            one["number"] or one["id"],
+            one["status"] + (" (preview)" if one["is_preview"] else ""),
+            one["tenant"],
+            one["period"]["label"],
+            one["currency"],
+            one["total"],
+            one["due"],
+        ]
+        for one in shown
+    ]
+    print_table(["statement", "status", "tenant", "period", "currency", "total", "due"], lines, numbers=2)
+
+
+def _show_one(kept: Kept) -> None:
+    from gateway.billing.report.page import page_of
+    from gateway.cli.usage import print_table
+
+    page = page_of(kept.shown())
+    click.echo(page.title)
+    if page.banner:
+        click.echo(page.banner)
+    for name, value in page.facts:
+        click.echo(f"{name}: {value}")
+    click.echo()
+    lines = [
+        [row.name, row.unit, row.used, row.included, row.billable, row.unit_price, row.amount] for row in page.rows
+    ]
+    lines += [[name, "", "", "", "", "", value] for name, value in (*page.sums, page.due)]
+    print_table(["line", "unit", "used", "included", "billable", "unit price", "amount"], lines, numbers=5)
+    for note in page.notes:
+        click.echo(note)
+
+
+def _print_state(kept: Kept, output: str) -> None:
+    if output == "json":
+        head = {"id": kept.id, "number": kept.number, "status": kept.status, "tenant": kept.tenant}
+        print_json(head | {"approved_by": kept.approved_by})
+    else:
+        click.echo(f"{kept.id}: approved by {kept.approved_by}")

@@ -1,0 +1,162 @@
+"""The statements of a process: store, drafts, closing and schedule put together from settings and database."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from gateway.billing.closing import Closed, Closing
+from gateway.billing.drafting import Drafting, Rules
+from gateway.billing.office import Run, StatementOffice
+from gateway.billing.proof import Proof
+from gateway.billing.rows import Ledger
+from gateway.billing.schedule import Schedule
+from gateway.billing.statement import Party
+from gateway.billing.store import StatementStore
+from gateway.catalog.catalog import Catalog
+from gateway.catalog.store import Store
+from gateway.clock import Clock
+from gateway.config import Settings
+from gateway.database.database import Database
+from gateway.errors import Unavailable
+from gateway.metering.chores import UsageChores
+from gateway.metering.drifts import Drifts
+from gateway.metering.ledger import Ledger as UsageLedger
+from gateway.observability.logs import event
+
+log = logging.getLogger("gateway.statements")
+RESIGN_SECONDS: Final = 1.0
+"""What a stop waits for that."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """Everything that makes, closes and checks statements of one database. All of it blocks."""
+
+    store: StatementStore
+    drafting: Drafting
+    closing: Closing
+    proof: Proof
+    ledger: Ledger
+    catalogs: Store
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        database: Database,
+        *,
+        clock: Clock,
+        ledger: Ledger | None = None,
+        catalog: Callable[[], Catalog] | None = None,
+    ) -> Statements:
+        """``ledger`` and ``catalog``: other than those of the database itself."""
+        store, catalogs = StatementStore(database), Store(database, clock=clock)
+
+        def from_database() -> Catalog:
+            catalogs.catch_up_history()
+            return catalogs.load_catalog(settings.auth.issuer_names())[1]
+
+        source = ledger or UsageLedger(database)
+        drafting = Drafting(store, source, catalog=catalog or from_database, rules=rules_of(settings))
+        closing = Closing(store, drafting, drifts=_drifts(settings, database, clock=clock))
+        return cls(store, drafting, closing, Proof(store, drafting), source, catalogs)
+
+    def office(self, *, run: Run, clock: Clock) -> StatementOffice:
+        """For those who ask over HTTP."""
+        return StatementOffice(self.store, self.closing, run=run, clock=clock)
+
+    def schedule(self, settings: Settings, *, clock: Clock) -> Schedule:
+        """For a process that serves."""
+        seen: int | None = None
+
+        def catch_up() -> None:
+            # A gateway of an older version may have changed the catalog without noting it down.
+            nonlocal seen
+            revision = self.catalogs.revision()
+            if revision != seen:
+                self.catalogs.catch_up_history()
+                seen = revision
+
+        return Schedule(
+            self.closing,
+            self.store,
+            clock=clock,
+            holder=secrets.token_hex(8),
+            interval_seconds=settings.billing.interval_seconds,
+            prepare=catch_up,
+            tell=_tell,
+            tell_failure=lambda error: event(log, logging.ERROR, "statements_failed", exception=error),
+        )
+
+
+async def resign(schedule: Schedule, run: Run) -> None:
+    """Let another process lead at once, where the database answers at once; else the lease runs out by itself."""
+    with contextlib.suppress(TimeoutError, Unavailable):
+        async with asyncio.timeout(RESIGN_SECONDS):
+            await run(schedule.resign)
+
+
+def rules_of(settings: Settings) -> Rules:
+    """How the settings want statements made."""
+    billing = settings.billing
+    identity = billing.legal_identity
+    seller = None
+    if identity.name:
+        seller = Party(identity.name, identity.address, identity.vat_id, identity.register, identity.contact)
+    return Rules(
+        grace_seconds=billing.grace_seconds,
+        needs_approval=billing.approval == "required",
+        number_prefix=billing.number_prefix,
+        corrected_periods=billing.corrected_periods,
+        seller=seller,
+    )
+
+
+def _drifts(settings: Settings, database: Database, *, clock: Clock) -> Callable[[str, int, int], Sequence[str]]:
+    metering = settings.metering
+    found = Drifts(database)
+    chores = UsageChores(
+        database,
+        zone=lambda _: "UTC",
+        hours_after_days=metering.rollup_hours_after_days,
+        days_after_days=metering.rollup_days_after_days,
+        audit_days=metering.audit_days,
+    )
+
+    def standing(tenant: str, start: int, end: int) -> list[str]:
+        now = clock.now()
+        # Once more at the close: with evidence for the whole period, and while its usage is kept finely.
+        if metering.audit_days * 86_400 > now - start and metering.rollup_hours_after_days * 86_400 > now - start:
+            chores.reconcile_period(start=start, end=end, now=now, tenant=tenant)
+        return [
+            f"drift {one.number}: {one.drift.kind} of {one.drift.whom.stream or 'a process'}; look into it, then"
+            f" gateway usage reconcile --settle {one.number} --reason TEXT"
+            for one in found.standing(tenant=tenant, start=start, end=end)
+        ]
+
+    return standing
+
+
+def _tell(closed: Closed) -> None:
+    statement = closed.statement
+    number = None if statement is None else statement.number
+    if closed.outcome == "final":
+        event(log, logging.INFO, "statement_final", tenant=closed.tenant, period=closed.period.label, number=number)
+    elif closed.outcome == "grace":
+        event(log, logging.INFO, "statement_drafted", tenant=closed.tenant, period=closed.period.label)
+    else:
+        event(
+            log,
+            logging.WARNING,
+            "statement_held_up",
+            tenant=closed.tenant,
+            period=closed.period.label,
+            outcome=closed.outcome,
+            reasons=list(closed.reasons),
+        )

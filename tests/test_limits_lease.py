@@ -1,0 +1,336 @@
+"""Paces and requests over borrowed tokens: the same promises by oneself and among nodes that share a Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from gateway.limits.pace import Pace
+from gateway.limits.store import account_key, tenant_tag
+from tests.parts.limits import Node, Read, grant, node, overload, plan
+from tests.parts.redis import RedisServer
+
+DEADLINE_SECONDS = 30
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    """Return when it holds; fail if it does not within the deadline."""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not holds():  # noqa: ASYNC110 - what is waited for knows no events
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture(params=["memory", "redis"])
+async def here(request: pytest.FixtureRequest) -> AsyncIterator[Node]:
+    """One node: by itself, and at a real Redis that holds nothing yet."""
+    if request.param == "memory":
+        async with node(None) as alone:
+            yield alone
+        return
+    server: RedisServer = request.getfixturevalue("redis_server")
+    client = Redis.from_url(server.url)
+    await client.flushall()
+    await client.aclose()
+    async with node(server.url) as one:
+        yield one
+
+
+def pace(here: Node, *, tenant: str = "acme", stream: str = "flights", **limits: object) -> Pace:
+    """A read's pace; there must be one."""
+    found = here.limiter.pace(grant(plan(**limits), tenant=tenant, stream=stream))
+    assert found is not None
+    return found
+
+
+def rate(per_second: float, burst: int) -> dict[str, float]:
+    return {"rate": per_second, "burst": burst}
+
+
+class Woken:
+    """Notes that it was woken, and does nothing."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    def wake(self) -> None:
+        self.times += 1
+
+
+# ---- one read --------------------------------------------------------------------------------------------------------
+
+
+async def test_a_plan_without_rates_needs_no_pace(here: Node) -> None:
+    assert here.limiter.pace(grant(plan())) is None
+
+
+async def test_the_first_room_comes_with_the_first_answer_and_nobody_is_told_of_a_limit(here: Node) -> None:
+    one, woken = pace(here, records_per_second=rate(100, 100)), Woken()
+    assert one.room(replayed=False) == 0
+    assert not one.hindrance().is_over
+    one.wait(woken)
+    await until(lambda: woken.times == 1)
+    assert 0 < one.room(replayed=False) <= 100
+    assert one.bytes_room() > 10**9
+    one.close()
+
+
+async def test_a_burst_goes_at_once_and_then_the_limit_is_named(here: Node) -> None:
+    read = Read(pace(here, records_per_second=rate(1, 50)))
+    read.wake()
+    await until(lambda: read.records >= 50)
+    assert read.records <= 50 + 1 * DEADLINE_SECONDS
+    await until(lambda: read.pace.hindrance().is_over)
+    told = read.pace.hindrance()
+    assert (told.limit, told.rate, told.unit) == ("records_per_second", 1, "records")
+    assert 0 < told.resume_in_ms <= 5_000
+    read.close()
+
+
+async def test_a_slow_rate_goes_on_and_is_never_exceeded(here: Node) -> None:
+    began = time.monotonic()
+    read = Read(pace(here, records_per_second=rate(40, 10)))
+    read.wake()
+    await until(lambda: read.records >= 50)
+    assert read.records <= 10 + 40 * (time.monotonic() - began) + 1
+    read.close()
+
+
+async def test_replayed_records_are_held_by_their_own_rate(here: Node) -> None:
+    limits = {"records_per_second": rate(1000, 1000), "replay_records_per_second": rate(1, 5)}
+    replay, live = Read(pace(here, **limits), replayed=True), Read(pace(here, **limits))
+    replay.wake()
+    await until(lambda: replay.records >= 5)
+    live.wake()
+    await until(lambda: live.records >= 900)
+    assert replay.records < 5 + DEADLINE_SECONDS
+    assert replay.pace.hindrance().limit == "replay_records_per_second"
+    replay.close()
+    live.close()
+
+
+async def test_a_record_larger_than_the_bucket_is_sent_and_leaves_a_debt(here: Node) -> None:
+    one, woken = pace(here, bytes_per_second=rate(1000, 1000)), Woken()
+    one.wait(woken)
+    await until(lambda: one.bytes_room() > 0)
+    began = time.monotonic()
+    one.spend(1, 0, 2_500)
+    assert one.bytes_room() == 0
+    one.wait(woken)
+    await until(lambda: one.bytes_room() > 0)
+    assert time.monotonic() - began >= 1.4
+    assert one.hindrance().unit == "bytes"
+    one.close()
+
+
+async def test_a_tighter_limit_of_one_stream_holds_that_stream_alone(here: Node) -> None:
+    limits = {
+        "records_per_second": rate(1000, 1000),
+        "streams": {"flights": {"records_per_second": rate(1, 7)}},
+    }
+    narrow, wide = Read(pace(here, **limits)), Read(pace(here, stream="quakes", **limits))
+    narrow.wake()
+    wide.wake()
+    await until(lambda: narrow.records >= 7 and wide.records >= 900)
+    assert narrow.records <= 7 + DEADLINE_SECONDS
+    narrow.close()
+    wide.close()
+
+
+# ---- many reads ------------------------------------------------------------------------------------------------------
+
+
+async def test_reads_of_one_tenant_get_equal_parts(here: Node) -> None:
+    reads = [Read(pace(here, records_per_second=rate(2000, 200))) for _ in range(10)]
+    for read in reads:
+        read.wake()
+    await until(lambda: sum(read.records for read in reads) > 1_500)
+    before = [read.records for read in reads]
+    await until(lambda: sum(read.records for read in reads) > sum(before) + 4_000)
+    parts = [read.records - had for read, had in zip(reads, before, strict=True)]
+    assert min(parts) >= 0.5 * sum(parts) / len(parts)
+    assert max(parts) <= 2 * sum(parts) / len(parts)
+    for read in reads:
+        read.close()
+
+
+async def test_reads_that_wait_for_bytes_take_turns_too(here: Node) -> None:
+    reads = [Read(pace(here, bytes_per_second=rate(20_000, 2_000)), record_bytes=900) for _ in range(5)]
+    for read in reads:
+        read.wake()
+    await until(lambda: sum(read.records for read in reads) > 80)
+    assert min(read.records for read in reads) >= 5
+    for read in reads:
+        read.close()
+
+
+async def test_who_is_woken_and_sends_nothing_does_not_hold_up_the_others(here: Node) -> None:
+    limits = {"records_per_second": rate(200, 20)}
+    idle, idle_woken = pace(here, **limits), Woken()
+    read = Read(pace(here, **limits))
+    read.wake()
+    idle.wait(idle_woken)
+    await until(lambda: idle_woken.times == 1)
+    had = read.records
+    await until(lambda: read.records > had + 100)
+    idle.close()
+    read.close()
+
+
+async def test_who_has_left_is_not_woken(here: Node) -> None:
+    limits = {"records_per_second": rate(20, 1)}
+    read, gone, woken = Read(pace(here, **limits)), pace(here, **limits), Woken()
+    read.wake()
+    gone.wait(woken)
+    gone.forget(woken)
+    left = pace(here, **limits)
+    left.wait(woken)
+    left.close()
+    await until(lambda: read.records >= 5)
+    assert woken.times == 0
+    read.close()
+
+
+async def test_a_tenant_at_its_limit_takes_nothing_from_others(here: Node) -> None:
+    greedy = [Read(pace(here, tenant="greedy", records_per_second=rate(10, 10))) for _ in range(20)]
+    for read in greedy:
+        read.wake()
+    await until(lambda: sum(read.records for read in greedy) >= 10)
+    modest = Read(pace(here, tenant="modest", records_per_second=rate(10, 500)))
+    modest.wake()
+    await until(lambda: modest.records >= 500)
+    for read in (*greedy, modest):
+        read.close()
+
+
+async def test_a_plan_that_changes_holds_for_reads_that_begin_after_it(here: Node) -> None:
+    slow = Read(pace(here, records_per_second=rate(1, 1)))
+    slow.wake()
+    await until(lambda: slow.records >= 1)
+    slow.close()
+    fast = Read(pace(here, records_per_second=rate(5000, 5000)))
+    fast.wake()
+    await until(lambda: fast.records >= 1000)
+    fast.close()
+
+
+# ---- requests --------------------------------------------------------------------------------------------------------
+
+
+async def test_requests_are_let_through_up_to_the_burst_and_then_told_when_to_come_back(here: Node) -> None:
+    under = plan(requests_per_second=rate(0.5, 20))
+    answers = [await here.limiter.take("acme", under) for _ in range(22)]
+    assert answers[:20] == [0] * 20
+    assert all(0 < wait_ms <= 6_000 for wait_ms in answers[21:])
+
+
+async def test_requests_that_come_together_share_the_burst(here: Node) -> None:
+    under = plan(requests_per_second=rate(0.5, 20))
+    answers = await asyncio.gather(*(here.limiter.take("acme", under) for _ in range(60)))
+    assert 20 <= answers.count(0) <= 20 + DEADLINE_SECONDS // 2
+
+
+async def test_how_a_tenant_stands_is_known_without_asking(here: Node) -> None:
+    under = plan(requests_per_second=rate(0.5, 20))
+    before = {one.name: one for one in here.limiter.standing("acme", under)}
+    assert before["requests_per_second"].remaining == 20
+    assert before["records_per_second"].limit is None
+    for _ in range(5):
+        await here.limiter.take("acme", under)
+    after = {one.name: one for one in here.limiter.standing("acme", under)}
+    assert after["requests_per_second"].remaining in (15, 16)
+
+
+# ---- borrowing -------------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_not_used_is_given_back_and_the_account_forgotten(
+    here: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.account.HELD_US", 200_000)
+    one, woken = pace(here, records_per_second=rate(100, 100)), Woken()
+    one.wait(woken)
+    await until(lambda: woken.times == 1)
+    account = next(here.limiter.accounts())
+    lease = account.leases["records_per_second"]
+    assert lease.left > 0
+    await until(lambda: lease.left == 0)
+    one.close()
+    await until(lambda: account.is_idle)
+    here.limiter.sweep()
+    assert not list(here.limiter.accounts())
+
+
+async def test_a_busy_tenant_costs_few_questions_at_any_rate(here: Node) -> None:
+    began = time.monotonic()
+    reads = [Read(pace(here, records_per_second=rate(100_000, 100_000))) for _ in range(3)]
+    for read in reads:
+        read.wake()
+    await until(lambda: sum(read.records for read in reads) > 250_000)
+    seconds = time.monotonic() - began
+    assert here.limiter.exchanges <= 25 * seconds + 2
+    for read in reads:
+        read.close()
+
+
+async def test_many_tenants_share_a_round_trip(here: Node) -> None:
+    under = plan(requests_per_second=rate(10, 10))
+    answers = await asyncio.gather(*(here.limiter.take(f"tenant-{number}", under) for number in range(300)))
+    assert answers == [0] * 300
+    assert here.store.calls <= 10
+
+
+async def test_keys_hold_hashes_and_no_name_leaves_its_key(redis_server: RedisServer) -> None:
+    client = Redis.from_url(redis_server.url)
+    await client.flushall()
+    hostile = ["a}b{c", "a\r\nDEL x\r\n", "a\0b", "*", "{}", "", "ü" * 300, "\ud800"]
+    under = plan(requests_per_second=rate(10, 10))
+    try:
+        async with node(redis_server.url) as here:
+            for tenant in hostile:
+                assert await here.limiter.take(tenant, under) == 0
+            keys = {key.decode() for key in await client.keys("*")}
+            assert keys == {account_key(tenant, "pro") for tenant in hostile}
+            assert min([await client.pttl(key) for key in keys]) > 0
+            assert len({tenant_tag(tenant) for tenant in hostile}) == len(hostile)
+    finally:
+        await client.aclose()
+
+
+async def test_two_nodes_share_one_burst(redis_server: RedisServer) -> None:
+    under = plan(requests_per_second=rate(0.2, 40))
+    async with node(redis_server.url, name="a") as a, node(redis_server.url, name="b") as b:
+        passed = 0
+        for _ in range(60):
+            passed += not await a.limiter.take("sharing", under)
+            passed += not await b.limiter.take("sharing", under)
+        assert 38 <= passed <= 40 + 0.2 * DEADLINE_SECONDS
+
+
+async def test_what_a_node_gives_back_when_it_stops_another_one_has(redis_server: RedisServer) -> None:
+    under = plan(requests_per_second=rate(0.01, 10))
+    async with node(redis_server.url, name="first") as first:
+        assert await first.limiter.take("moving", under) == 0
+    async with node(redis_server.url, name="second") as second:
+        passed = [await second.limiter.take("moving", under) for _ in range(12)].count(0)
+    assert passed == 9
+
+
+@pytest.mark.parametrize(("kind", "limit", "burst"), [("records", 2000, 500), ("requests", 40, 40)])
+def test_four_processes_under_overload_let_through_the_rate_together(
+    redis_server: RedisServer, kind: str, limit: int, burst: int
+) -> None:
+    """The short form of ``python -m loadtests limits``, which looks at windows of ten seconds."""
+    found = overload(redis_server.url, kind, limit, burst=burst, seconds=7, tenant=f"overload-{kind}")  # type: ignore[arg-type]
+    assert found.reasons == [""] * 4
+    begins, ends = found.let_through[0][0], found.let_through[-1][0]
+    total = sum(count for _, count in found.let_through)
+    assert total <= burst + limit * (ends - begins) * 1.001 + 4
+    # A machine that is too busy to ask in time loses some of it, which is not what is looked at here.
+    assert max(found.windows(3, after=1.5)) <= limit * 3 * 1.02 + 4
+    assert total >= limit * (ends - begins) * 0.8
+    assert min(found.by_node) > 0
+    assert max(found.exchanges) <= 25 * 8
