@@ -159,7 +159,10 @@ class Gateway:
             counters=self._counters,
             heartbeat_seconds=settings.stream.heartbeat_seconds,
             public_url=lambda: self.base_url,
-            books=Books(pace=self._limiting.admission.pace),
+            books=Books(
+                pace=self._limiting.admission.pace,
+                meter=None if self._metering is None else self._metering.meter,
+            ),
         )
         self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot)
         self._sessions = Sessions(self._registry, self._watch, others=self._bus)
@@ -229,6 +232,7 @@ class Gateway:
         self._spawn("catalog", self._control.follow())
         self._spawn("keys", self._keyring.follow())
         self._spawn("watch", self._watch.run())
+        self._spawn("meter", self._registry.follow_meter())
         self._spawn("tickets", self._tickets.run())
         for name, work in self._limiting.tasks():
             self._spawn(name, work)

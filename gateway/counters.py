@@ -111,6 +111,7 @@ class Counters:
 
     ``opens`` is keyed by (stream, protocol, outcome), ``closes`` by (stream, protocol, reason), ``requests`` by (route
     pattern, method, status), ``refused_tokens`` by reason, ``tokens_accepted`` by how,
+    ``tokens_issued`` by outcome, which is ``issued`` or an error of RFC 6749,
     ``key_fetches`` by (issuer, outcome), ``reloads`` by outcome, ``limited`` by (limit, plan).
     """
 
@@ -122,6 +123,7 @@ class Counters:
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.refused_tokens: Counter[str] = Counter()
         self.tokens_accepted: Counter[str] = Counter()
+        self.tokens_issued: Counter[str] = Counter()
         self.key_fetches: Counter[tuple[str, str]] = Counter()
         self.reloads: Counter[str] = Counter()
         self.limited: Counter[tuple[str, str]] = Counter()

@@ -33,6 +33,9 @@ class Keyring:
         self._apart = Apart()
         self.authority = _authority(settings, clock=clock)
         """Gives tokens away, where the settings say so."""
+        if self.authority is not None:
+            # There with zero from the first scrape on.
+            counters.tokens_issued["issued"] += 0
         self._remote = {
             one.name: _follow(one, settings, apart=self._apart, clock=clock, counters=counters)
             for one in settings.auth.issuers

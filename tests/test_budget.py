@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import ManualClock
-from gateway.errors import QuotaExceeded
+from gateway.errors import QuotaExceeded, Unavailable
 from gateway.limits.pace import Hindrance, Waiter
 from gateway.model import FilterField, Grant, RowMatch, Transport
 from gateway.subscription.books import Books
@@ -76,6 +76,7 @@ class FakeMeter:
 
     def __init__(self) -> None:
         self.counts: list[FakeCount] = []
+        self.stops_reads = False
 
     def begin(self, grant: Grant, *, transport: Transport) -> FakeCount:
         self.counts.append(FakeCount())
@@ -311,6 +312,23 @@ async def test_a_goodbye_takes_nothing_back() -> None:
         outlet.left_behind = 10_000
         subscription.end(QuotaExceeded())
         assert b.meter.usage.records == 10
+
+
+async def test_reads_end_and_none_begins_while_nothing_can_be_counted_and_that_is_to_stop_them() -> None:
+    async with bench() as b:
+        subscription, outlet = await b.open()
+        following = asyncio.ensure_future(b.engine.registry.follow_meter())
+        await asyncio.sleep(0)
+        assert subscription.ended is False
+        b.meter.stops_reads = True
+        await until(lambda: subscription.ended is not False)
+        following.cancel()
+        (goodbye,) = outlet.said("goodbye")
+        assert (goodbye["code"], goodbye["close_code"], goodbye["reconnect"]) == ("unavailable", 4503, True)
+        with pytest.raises(Unavailable):
+            await b.open()
+        with pytest.raises(Unavailable):
+            await b.pull("from=earliest")
 
 
 async def test_over_its_rate_a_stream_waits_says_so_once_and_drops_nothing() -> None:

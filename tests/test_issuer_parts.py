@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,12 +26,14 @@ from gateway.auth.signing import Joined, SigningKeys
 from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.catalog.store import Store
 from gateway.catalog.tables import CLIENT_SECRETS, SIGNING_KEYS
+from gateway.cli import main
 from gateway.clock import ManualClock
 from gateway.config import Settings, load_settings
 from gateway.database.audit import AuditLog, Entry
 from gateway.database.database import Bounds, Database
 from gateway.database.schema import Schema
 from gateway.errors import ConfigurationProblems, OAuthRefusal, TokenInvalid, Unavailable
+from gateway.units import format_rfc3339
 
 ISSUER, AUDIENCE = "https://gateway.example", "urn:gateway"
 KEYS = ("a sealing key of enough characters", "another sealing key, the one before")
@@ -269,6 +274,44 @@ def loaded(folder: Path, **changed: object) -> Settings:
     file = folder / "gateway.toml"
     file.write_text("")
     return load_settings(file, environ={}, overrides=WHOLE | changed)
+
+
+def checked(folder: Path, *keys: str) -> str:
+    """What ``gateway check`` says of the signing keys in the folder's database, under these sealing keys."""
+    (folder / "asyncapi").mkdir(exist_ok=True)
+    (folder / "gateway.toml").write_text(
+        f'[database]\nurl = "sqlite:///{folder}/gateway.db"\n'
+        f'[contracts]\ndir = "{folder}/asyncapi"\n'
+        f'[auth.builtin]\ntoken_endpoint = true\nissuer = "{ISSUER}"\nsealing_keys = {json.dumps(keys or KEYS)}\n'
+    )
+    done = CliRunner().invoke(main, ["check", "--config", str(folder / "gateway.toml")])
+    return "\n".join(line for line in done.output.splitlines() if "signing keys:" in line)
+
+
+def test_check_says_how_it_stands_with_the_signing_keys(database: Database, tmp_path: Path) -> None:
+    store, now = store_of(database, KEYS[0]), time.time()
+    assert checked(tmp_path) == "ok     signing keys: none yet; the first node that starts makes one"
+    assert store.load().keys == [], "looking makes none"
+    store.ensure_key(now=now + 600)
+    assert checked(tmp_path).startswith("FAILED signing keys: none signs before ")
+    store.remove_key(store.load().keys[0].kid, now=now - 900_000, audit=NOTE)
+    (first,) = store.load().keys
+    assert checked(tmp_path) == f"ok     signing keys: {first.kid} signs since {spelt(first.signs_from)}"
+    second = store.rotate(now=now - 500_000, lead_seconds=0, longest_seconds=86_400, audit=NOTE)
+    assert checked(tmp_path).splitlines() == [
+        f"ok     signing keys: {second} signs since {spelt(int(now) - 500_000)}",
+        "ok     signing keys: 1 of 2 verify no token any more; the next `gateway keys rotate` forgets them",
+    ]
+    told = checked(tmp_path, KEYS[1]).splitlines()
+    assert len(told) == 2
+    for line, kid in zip(sorted(told), sorted((first.kid, second)), strict=True):
+        assert line.startswith(
+            f"FAILED signing keys: auth.builtin.sealing_keys: signing key {kid} in the database opens"
+        )
+
+
+def spelt(seconds: int) -> str:
+    return format_rfc3339(seconds * 1000)
 
 
 # ---- keys that overlap ---------------------------------------------------------------------------------------------

@@ -53,6 +53,7 @@ def filled() -> Metrics:
     counters.count_request("/v1/streams", method="GET", status=200)
     counters.count_refused_token("expired")
     counters.key_fetches["main", "ok"] += 1
+    counters.tokens_issued["issued"] += 1
     engine = EngineStatus(
         streams=(StreamPlace("flights", "1.0.0", "published", "main", "flights.v1"),),
         topics=(TopicStatus("main", "flights.v1", "live", age_seconds=0.5, head_age_seconds=1.5, lag_records=2),),

@@ -110,6 +110,7 @@ def test_every_metric_of_ours_is_drawn_or_alerted_on_but_for_these() -> None:
         "gateway_tenant_delivered_records_total",
         "gateway_tenant_open_streams",
         "gateway_tokens_accepted_total",
+        "gateway_tokens_issued_total",
         "gateway_topic_users",
         "gateway_views",
     }

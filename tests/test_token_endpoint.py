@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
@@ -361,6 +362,21 @@ def test_no_secret_and_no_token_is_in_any_log(estate: Estate) -> None:
     assert '"reason": "invalid_client"' in log
     assert "gws_" not in log
     assert token.split(".")[1] not in log
+
+
+async def test_what_was_issued_and_refused_is_counted(estate: Estate) -> None:
+    async def counts() -> dict[str, float]:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            text = (await client.get(f"{estate.one.admin_url}/metrics")).text
+        found = re.findall(r'^gateway_tokens_issued_total\{outcome="(\w+)"\} (\S+)$', text, re.MULTILINE)
+        return {outcome: float(number) for outcome, number in found}
+
+    before = await counts()
+    await estate.token()
+    await estate.ask(grant(client_secret=estate.secret, scope="foreign:read"))
+    after = await counts()
+    assert after["issued"] == before["issued"] + 1
+    assert after["invalid_scope"] == before.get("invalid_scope", 0) + 1
 
 
 async def test_the_openapi_document_tells_of_the_issuer(estate: Estate) -> None:

@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.counters import Counters
 from gateway.database.audit import AuditLog
 from gateway.database.database import Bounds, Database
 from gateway.database.schema import Schema
@@ -26,7 +27,8 @@ from gateway.metering.audit_store import AuditStore
 from gateway.metering.chores import UsageChores
 from gateway.metering.drifts import Drifts
 from gateway.metering.ledger import Ledger
-from gateway.metering.reconcile import Drift, Whom, compare_process
+from gateway.metering.process_check import Hour, ProcessCheck
+from gateway.metering.reconcile import Drift, Whom
 from gateway.metering.rollup import DAY, RollUp
 from gateway.metering.totals import CellTotals, SourceWord, Totals
 from gateway.model import ABSENT, Contract, Grant, Plan, Principal, Transport
@@ -415,13 +417,51 @@ def test_a_drift_stands_once_until_somebody_settles_it(database: Database) -> No
     assert AuditLog(database).read(limit=1)[0]["action"] == "drift.settle"
 
 
+def read(counters: Counters, records: int, *, stream: str = "flights") -> None:
+    tally = counters.begin_read(stream, protocol="sse", plan="standard", tenant="acme")
+    tally.records += records
+    counters.end_read(tally)
+
+
+def test_an_hour_of_a_process_lies_between_what_its_counters_say_around_and_inside_it() -> None:
+    counters, returned = Counters(), dict[Any, int]()
+    check = ProcessCheck(counters, lambda: returned, source="s1", started_at=TODAY + 600)
+    read(counters, 100)
+    check.look(TODAY + 3590)
+    read(counters, 2)
+    assert list(check.due()) == []
+    check.look(TODAY + 3601)
+    (first,) = check.due()
+    assert (first.start.at, first.end.at) == (TODAY, TODAY + 3600)
+    read(counters, 50)
+    returned["flights", "sse"] = 5
+    check.look(TODAY + 7199)
+    check.look(TODAY + 7205)
+    _, second = check.due()
+    for records, drifts in [(99, 1), (100, 0), (102, 0), (103, 1)]:
+        assert len(replace_waiting(check, first).compare(first, {("flights", "sse"): records})) == drifts, records
+    for records, drifts in [(49, 1), (50, 0), (57, 0), (58, 1)]:
+        found = replace_waiting(check, second).compare(second, {("flights", "sse"): records})
+        assert len(found) == drifts, records
+    (unheard_of,) = replace_waiting(check, second).compare(second, {("flights", "sse"): 50, ("quakes", "ws"): 1})
+    assert (unheard_of.kind, unheard_of.whom.stream, unheard_of.most) == ("process", "quakes", 0)
+
+
+def replace_waiting(check: ProcessCheck, hour: Hour) -> ProcessCheck:
+    check._waiting.append(hour)
+    return check
+
+
 def test_what_concerns_a_whole_process_concerns_everybody(database: Database) -> None:
-    (drift,) = compare_process(
-        {("flights", "sse"): 10, ("quakes", "ws"): 1}, {("flights", "sse"): 12, ("quakes", "ws"): 1},
-        source="s1", start=TODAY, end=NOW,
-    )  # fmt: skip
-    assert (drift.kind, drift.metered, drift.least, drift.most) == ("process", 10, 12, 12)
+    Ledger(database).merge(
+        [totals(TODAY, records=7), totals(TODAY, records=9, source="s2"), word(through=TODAY + 3600)]
+    )
     chores = chores_of(database)
+    assert chores.of_process("s1", start=TODAY, end=TODAY + 7200) is None, "it has not told everything"
+    assert chores.of_process("nobody", start=TODAY, end=TODAY + 3600) is None
+    metered = chores.of_process("s1", start=TODAY, end=TODAY + 3600)
+    assert metered == {("flights", "sse"): 7}
+    drift = Drift("process", Whom("s1", "", "", "flights", "sse"), TODAY, TODAY + 3600, 7, 8, 8)
     assert chores.note([drift], now=NOW) == [drift]
     assert chores.standing() == 1
     assert len(Drifts(database).standing(tenant="anybody", start=TODAY, end=NOW)) == 1

@@ -70,6 +70,16 @@ class IssuerStore:
         Raises ConfigurationProblems where there are keys that cannot be opened here: with others than its neighbours a
         node would refuse their tokens.
         """
+        if self.check_keys():
+            return
+        with self._writing() as connection:
+            lock_revision(connection)
+            if connection.execute(sa.select(SIGNING_KEYS.c.kid)).first() is None:
+                self._insert(connection, signs_from=int(now))
+                bump_revision(connection)
+
+    def check_keys(self) -> int:
+        """How many signing keys there are. Raises ConfigurationProblems where one of them cannot be opened here."""
         with self._reading() as connection:
             rows = list(connection.execute(sa.select(SIGNING_KEYS)).mappings())
         shut = [str(row["kid"]) for row in rows if self._opened(row) is None]
@@ -81,13 +91,7 @@ class IssuerStore:
                     for kid in shut
                 ]
             )
-        if rows:
-            return
-        with self._writing() as connection:
-            lock_revision(connection)
-            if connection.execute(sa.select(SIGNING_KEYS.c.kid)).first() is None:
-                self._insert(connection, signs_from=int(now))
-                bump_revision(connection)
+        return len(rows)
 
     def rotate(self, *, now: float, lead_seconds: int, longest_seconds: int, audit: Entry) -> str:
         """Make the key that signs after ``lead_seconds``, and forget those whose tokens are over. Returns its kid.

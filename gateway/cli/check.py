@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import click
 
 from gateway.cli.options import format_option, print_json, read_settings, settings_options
 from gateway.errors import ConfigurationProblems, GatewayError
+from gateway.units import format_rfc3339
 
 if TYPE_CHECKING:
     from gateway.auth.apart import Apart
@@ -96,6 +98,8 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield finding
     if catalog is not None:
         yield _check_catalog(catalog, contracts, issuers)
+        if settings.auth.builtin.token_endpoint:
+            yield await asyncio.to_thread(_check_signing_keys, settings)
         for finding in _check_prices(catalog):
             yield finding
     async for finding in _check_kafka(settings, contracts):
@@ -203,6 +207,34 @@ def _check_schema(database: Database, settings: Settings) -> tuple[Catalog | Non
     note = "" if state.standing == "current" else f"; {schema.told(state)}"
     return catalog, Finding(
         "database", ok=True, details=[f"catalog revision {revision}, schema {state.revision}{note}"]
+    )
+
+
+def _check_signing_keys(settings: Settings) -> Finding:
+    """Whether the built-in issuer has a key to sign with now, and can open all that it has. Makes none."""
+    from gateway.config.adapters import database as open_database
+    from gateway.config.adapters import issuer_store
+
+    name, now = "signing keys", time.time()
+    try:
+        with contextlib.closing(open_database(settings)) as database:
+            store = issuer_store(settings, database)
+            if store is None or not store.check_keys():
+                return Finding(name, ok=True, details=["none yet; the first node that starts makes one"])
+            keys = store.keys(longest_seconds=settings.auth.max_token_lifetime_seconds)
+    except (ConfigurationProblems, GatewayError) as error:
+        problems = error.problems if isinstance(error, ConfigurationProblems) else [str(error)]
+        return Finding(name, ok=False, details=problems)
+    if keys[0].signs_from > now:
+        since = format_rfc3339(keys[0].signs_from * 1000)
+        return Finding(name, ok=False, details=[f"none signs before {since}; look at this machine's clock"])
+    signs = [key for key in keys if key.signs_from <= now][-1]
+    over = sum(1 for key in keys if key.verifies_until is not None and key.verifies_until <= now)
+    notes = (
+        [f"{over} of {len(keys)} verify no token any more; the next `gateway keys rotate` forgets them"] if over else []
+    )
+    return Finding(
+        name, ok=True, details=[f"{signs.kid} signs since {format_rfc3339(signs.signs_from * 1000)}", *notes]
     )
 
 

@@ -129,11 +129,8 @@ class Account:
         if lease.left <= 0:
             self._follow()
             lease.ripen(now_us=self._lender.now_us())
-        if turn > 0:
-            room = min(lease.left, turn)
-        else:
-            # What a turn leaves over is not for whoever comes first.
-            room = 0 if self.is_crowded else lease.left
+        # What a turn leaves over is not for whoever comes first.
+        room = min(lease.left, turn) if turn > 0 or self.is_crowded else lease.left
         if room <= 0:
             pace.lacks = lease
             self.mark()

@@ -62,7 +62,7 @@ class Rate:
 
 
 class Bucket:
-    """A bucket of this process alone. Time is in microseconds; where it jumps, at most a burst comes back, and what was owed."""
+    """A bucket of this process alone. Time is in microseconds; a jump gives at most a burst and what was owed."""
 
     __slots__ = ("_at_us", "_parts", "rate")
 

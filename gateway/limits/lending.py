@@ -3,8 +3,8 @@
 An account belongs to a tenant and a plan and holds a bucket for each of its limits. A process asks for tokens of
 several buckets at once; what is there it gets now, and what is not it may get later: a dated share of the tokens that
 are still to come, so that processes are served in the order in which they asked. Tokens that were lent count as taken
-until the borrower has reported them used, or has not been heard of for ``NODE_US``: what is in a bucket and what is lent
-of it is never more than one burst, and where that is small, ``LEAST_US`` for each borrower.
+until the borrower has reported them used, or has not been heard of for ``NODE_US``: what is in a bucket and what is
+lent of it is never more than one burst, and where that is small, ``LEAST_US`` for each borrower.
 
 An exchange has a number. Asked again under the same number, the account says again what it said: that is how a lost
 answer costs nothing, and an answer or a question that comes twice counts once.

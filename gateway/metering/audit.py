@@ -87,6 +87,8 @@ class DeliveryAudit:
         self._is_lossy = False
         self._open: dict[_Who, _Open] = {}
         self._returned: dict[_Who, int] = {}
+        self.taken_back: dict[tuple[str, Transport], int] = {}
+        """Records that never left the process, by stream and protocol, since it came up."""
         self._pending: list[Delivery] = []
         self.written = 0
         self.lost = 0
@@ -132,6 +134,8 @@ class DeliveryAudit:
         """So many records never left the process; the next ``note`` of the read gives those less."""
         who = (grant.tenant, grant.application, grant.contract.stream, transport, session)
         self._returned[who] = self._returned.get(who, 0) + records
+        place = (grant.contract.stream, transport)
+        self.taken_back[place] = self.taken_back.get(place, 0) + records
 
     async def flush(self) -> None:
         """Write down everything that was noted. What cannot be written now stays for the next time, within a bound."""

@@ -15,6 +15,7 @@ from gateway.metering.ledger import Ledger
 from gateway.metering.reconcile import Drift, Metered, Whom, compare
 from gateway.metering.rollup import DAY, RollUp, ZoneOf
 from gateway.metering.tables import CELLS, LINES, SOURCES
+from gateway.model import Transport
 
 SETTLE_SECONDS: Final = 300
 """A day is looked at so long after its end: processes write their notes down every few seconds."""
@@ -108,6 +109,22 @@ class UsageChores:
         )
         with self._reading() as connection:
             return {Whom(*row[:5]): Metered(int(row[5]), int(row[6])) for row in connection.execute(wanted)}
+
+    def of_process(self, source: str, *, start: int, end: int) -> dict[tuple[str, Transport], int] | None:
+        """Records of one process within these epoch seconds, by stream and protocol; None: it has not told all yet."""
+        known = {one.source: one for one in self._ledger.sources()}.get(source)
+        if known is None or known.complete_through < end:
+            return None
+        names = (LINES.c.stream, LINES.c.transport)
+        wanted = (
+            sa.select(*names, sa.func.sum(CELLS.c.records + CELLS.c.replayed_records))
+            .join_from(LINES, CELLS, CELLS.c.line == LINES.c.id)
+            .join(SOURCES, CELLS.c.source == SOURCES.c.id)
+            .where(SOURCES.c.source == source, CELLS.c.bucket >= start, CELLS.c.bucket < end)
+            .group_by(*names)
+        )
+        with self._reading() as connection:
+            return {(row[0], row[1]): int(row[2]) for row in connection.execute(wanted)}
 
     def note(self, drifts: Iterable[Drift], *, now: float) -> list[Drift]:
         """What was found elsewhere."""

@@ -84,19 +84,3 @@ def compare(
             yield Drift("excess", whom, start, end, counted.records, proof.least, proof.most)
         elif counted.records + counted.taken > proof.span:
             yield Drift("span", whom, start, end, counted.records + counted.taken, 0, proof.span)
-
-
-Counted = Mapping[tuple[str, Transport], int]
-"""Records by stream and protocol, live and replayed, since the process came up."""
-
-
-def compare_process(metered: Counted, counters: Counted, *, source: str, start: int, end: int) -> Iterator[Drift]:
-    """Differences between what a process metered and what its own counters (``gateway_delivered_records_total``) say.
-
-    Both are read in one turn of the event loop; there is no tolerance. Whose records they are is not known here: tenant
-    and application are empty, and the drift concerns everybody. ``start`` is when the process came up.
-    """
-    for stream, transport in sorted({*metered, *counters}):
-        ours, theirs = metered.get((stream, transport), 0), counters.get((stream, transport), 0)
-        if ours != theirs:
-            yield Drift("process", Whom(source, "", "", stream, transport), start, end, ours, theirs, theirs)

@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from gateway.clock import Clock
 from gateway.errors import Unavailable
 from gateway.metering.audit import DeliveryAudit
+from gateway.metering.process_check import ProcessCheck
 from gateway.metering.reconcile import Drift
+from gateway.model import Transport
 from gateway.status import UpkeepStatus
 
 log = logging.getLogger("gateway.metering")
@@ -46,6 +48,10 @@ class Chores(Protocol):
         """Look at the next day that is over, and return what is new; None: there is none to look at."""
         ...
 
+    def of_process(self, source: str, *, start: int, end: int) -> Mapping[tuple[str, Transport], int] | None:
+        """Records of one process within these epoch seconds, by stream and protocol; None: not complete yet."""
+        ...
+
     def note(self, drifts: Iterable[Drift], *, now: float) -> list[Drift]:
         """Write drifts down that were found elsewhere; those that are new."""
         ...
@@ -66,15 +72,15 @@ class Upkeep:
         run: Run,
         clock: Clock,
         holder: str,
-        look: Callable[[], list[Drift]] = list,
+        check: ProcessCheck | None = None,
     ) -> None:
-        """``audit`` None: no evidence is kept. ``look`` finds differences within the process, on the event loop."""
+        """``audit`` None: no evidence is kept. ``check`` None: the process is not compared with its own counters."""
         self._chores = chores
         self._audit = audit
         self._run = run
         self._clock = clock
         self._holder = holder
-        self._look = look
+        self._check = check
         self._standing: int | None = None
 
     async def run(self) -> None:
@@ -82,6 +88,8 @@ class Upkeep:
         due = self._clock.monotonic()
         while True:
             try:
+                if self._check is not None:
+                    self._check.look(self._clock.now())
                 await self.flush()
                 if self._clock.monotonic() >= due:
                     due = self._clock.monotonic() + ROUND_SECONDS
@@ -101,7 +109,8 @@ class Upkeep:
     async def go_round(self) -> None:
         """Do once what there is to do. Raises Unavailable."""
         now = self._clock.now()
-        self._tell(await self._run(self._chores.note, self._look(), now=now))
+        if self._check is not None:
+            await self._compare(self._check, now=now)
         if await self._run(self._chores.take, self._holder, now=now, seconds=LEASE_SECONDS):
             while (found := await self._run(self._chores.reconcile, now=now)) is not None:
                 self._tell(found)
@@ -110,6 +119,13 @@ class Upkeep:
             while await self._run(self._chores.purge, now=now):
                 pass
         self._standing = await self._run(self._chores.standing)
+
+    async def _compare(self, check: ProcessCheck, *, now: float) -> None:
+        for hour in check.due():
+            metered = await self._run(self._chores.of_process, check.source, start=hour.start.at, end=hour.end.at)
+            if metered is None:
+                return
+            self._tell(await self._run(self._chores.note, check.compare(hour, metered), now=now))
 
     def _tell(self, drifts: list[Drift]) -> None:
         for one in drifts:

@@ -49,6 +49,12 @@ class PartnerCollector(Collector):
             (((how,), counters.tokens_accepted[how]) for how in ("verified", "remembered")),
         )
         yield counter(
+            "gateway_tokens_issued",
+            "Answers of the token endpoint, by outcome: issued, or why not.",
+            ["outcome"],
+            (((outcome,), count) for outcome, count in counters.tokens_issued.items()),
+        )
+        yield counter(
             "gateway_key_fetches",
             "Answers of issuers that were asked for their keys, by outcome.",
             ["issuer", "outcome"],

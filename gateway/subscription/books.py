@@ -82,6 +82,11 @@ class Count(Protocol):
 class Meter(Protocol):
     """Where usage is counted."""
 
+    @property
+    def stops_reads(self) -> bool:
+        """Whether nothing may be delivered now, since it could not be counted."""
+        ...
+
     def begin(self, grant: Grant, *, transport: Transport) -> Count:
         """A read that is open until its ``end``."""
         ...

@@ -44,6 +44,7 @@ DRAIN_SHARE: Final = 0.8
 """The part of the given time that they are spread over; a loop that is busy needs the rest."""
 
 DRAIN_PAUSE_SECONDS: Final = 0.05
+METER_SECONDS: Final = 1.0
 MAX_VIEWS_PER_TOPIC: Final = 4096
 MAX_SHAPES_PER_TENANT: Final = 1024
 RETRY_MS: Final = (500, 5000)
@@ -235,7 +236,9 @@ class Registry:
         return subscription
 
     def budget(self, grant: Grant, *, session: str, transport: Transport) -> Budget:
-        """For one read under this grant; whoever has it ends it, and its tally."""
+        """For one read under this grant; whoever has it ends it, and its tally. Raises Unavailable."""
+        if self._books.meter is not None and self._books.meter.stops_reads:
+            raise _unmetered()
         tally = self._counters.begin_read(
             grant.contract.stream, protocol=transport, plan=grant.plan.name, tenant=grant.tenant
         )
@@ -306,6 +309,15 @@ class Registry:
         for subscription in [one for one in self.roster if one.feed is feed]:
             subscription.end(_over(reason))
 
+    async def follow_meter(self) -> None:
+        """End all reads once nothing may be delivered because it could not be counted, until cancelled."""
+        meter = self._books.meter
+        while meter is not None:
+            if meter.stops_reads:
+                for subscription in self.subscriptions():
+                    subscription.end(_unmetered())
+            await asyncio.sleep(METER_SECONDS)
+
     async def drain(self, *, within_seconds: float = 10.0) -> None:
         """Say goodbye to every stream, evenly over the time that so many need; no new ones are let in from now on.
 
@@ -325,6 +337,10 @@ class Registry:
 
 def _draining() -> Draining:
     return Draining("This node is being stopped.", retry_after_ms=_retry_ms())
+
+
+def _unmetered() -> Unavailable:
+    return Unavailable("Usage cannot be counted at the moment.", retry_after_ms=_retry_ms())
 
 
 def _over(reason: str) -> Unavailable:

@@ -46,9 +46,11 @@ async def token(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     try:
         status, body = 200, await _token(gate, _authority(gate), scope, receive, sent)
         headers: dict[str, str] = {}
+        gate.counters.tokens_issued["issued"] += 1
     except OAuthRefusal as refusal:
         status, body, headers = _told(refusal)
         scope["state"]["access_fields"]["reason"] = refusal.error
+        gate.counters.tokens_issued[refusal.error] += 1
     await _answer(send, body, {"cache-control": "no-store", "pragma": "no-cache"} | headers, status=status)
 
 

@@ -81,11 +81,11 @@ class Read:
     is_over: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self, port: int, asking: bytes) -> None:
-        """Read to the end of the connection."""
+        """Read to the end of the stream, or of the connection before it."""
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             writer.write(asking)
-            while data := await reader.read(65536):
+            while not self._is_complete() and (data := await reader.read(65536)):
                 self._take(data)
         except ConnectionError:
             # An end like any other; whether it was in order, the goodbye says.
@@ -103,14 +103,18 @@ class Read:
             self.ended_at = time.time()
             self.outcome = (found[1].decode(), int(found[2]))
 
+    def _is_complete(self) -> bool:
+        """Whether goodbye and the response's or the socket's own end are here."""
+        if self.outcome is None:
+            return False
+        said = self.tail[self.tail.rindex(b"goodbye") :]
+        return self.outcome[1].to_bytes(2, "big") in said if self.protocol == "ws" else said.endswith(b"0\r\n\r\n")
+
     def problem(self, wanted: Outcome) -> str | None:
         """What is wrong with how it ended, None where nothing is."""
         if self.outcome != wanted:
             return f"{self.protocol} on {self.node}: {self.outcome} instead of {wanted}"
-        closed = wanted[1].to_bytes(2, "big") in self.tail[self.tail.rindex(b"goodbye") :]
-        if self.protocol == "ws" and not closed:
-            return f"ws on {self.node}: not closed with {wanted[1]}"
-        return None
+        return None if self._is_complete() else f"{self.protocol} on {self.node}: cut after its goodbye"
 
 
 @dataclass
