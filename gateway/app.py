@@ -18,9 +18,10 @@ from gateway.admin.app import create_admin_app
 from gateway.administration import CATALOG_BELL, Administration
 from gateway.auth.ticket_store import RedisTickets
 from gateway.auth.tickets import MemoryTickets, Tickets
+from gateway.bookkeeping import Bookkeeping
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
-from gateway.config.adapters import kafka_clusters, metering
+from gateway.config.adapters import kafka_clusters, metering, redis_link
 from gateway.config.telemetry import telemetry
 from gateway.control import Control
 from gateway.counters import Counters
@@ -35,10 +36,7 @@ from gateway.kafka.reader import TopicReader
 from gateway.kafka.replay import ReplayPool
 from gateway.keyring import Keyring
 from gateway.limiting import Limiting
-from gateway.limits.breaker import Breaker
-from gateway.limits.limiter import Limiter
 from gateway.limits.redis import RedisLink
-from gateway.limits.store import MemoryStore, RedisStore
 from gateway.model import Grant, Principal, Transport
 from gateway.nodes.bus import Bus
 from gateway.observability.health import KAFKA_GRACE_SECONDS, Check, Health, Probe, Prober, Status, alternatives
@@ -133,12 +131,9 @@ class Gateway:
         self._closers.append(self._hub.close)
         self._redis = self._open_redis()
         self._bus = None if self._redis is None else Bus(self._redis.client)
-        self._open_limits()
         self._limiting = Limiting(
             settings,
-            limiter=self._limiter,
-            breaker=self._breaker,
-            scripts=self._limits_store if isinstance(self._limits_store, RedisStore) else None,
+            redis=self._redis,
             bus=self._bus,
             control=self._control,
             clock=clock,
@@ -150,6 +145,14 @@ class Gateway:
         )
         if self._metering is not None:
             self._closers.append(self._metering.close)
+        self._bookkeeping = Bookkeeping(
+            settings,
+            control=self._control,
+            clock=clock,
+            counters=self._counters,
+            meter=None if self._metering is None else self._metering.meter,
+        )
+        self._closers.append(self._bookkeeping.upkeep.close)
         self._registry = Registry(
             self._hub,
             codec=codec,
@@ -162,9 +165,10 @@ class Gateway:
             books=Books(
                 pace=self._limiting.admission.pace,
                 meter=None if self._metering is None else self._metering.meter,
+                evidence=self._bookkeeping.evidence,
             ),
         )
-        self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot)
+        self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot, clock=clock, wheel=wheel)
         self._sessions = Sessions(self._registry, self._watch, others=self._bus)
         self._control.on_change.append(self._watch.ring)
         self._tickets = Tickets(
@@ -196,7 +200,7 @@ class Gateway:
                 *others,
                 *self._keyring.checks(),
                 self._control.check(),
-                self._limits_check(),
+                self._limiting.check(),
                 *self._metering_checks(),
             ],
             readers=self._overview.streams,
@@ -207,6 +211,7 @@ class Gateway:
             engine=self._overview.engine,
             health=self._health,
             tenants=settings.metrics.tenants,
+            upkeep=self._bookkeeping.upkeep.status,
         )
         administration = Administration(
             control=self._control,
@@ -215,6 +220,7 @@ class Gateway:
             reload=self.reload,
             clock=self._clock,
             statements=self._statement_office,
+            usage=self._bookkeeping.desk,
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)
@@ -236,7 +242,6 @@ class Gateway:
         self._spawn("tickets", self._tickets.run())
         for name, work in self._limiting.tasks():
             self._spawn(name, work)
-        self._spawn("limits", self._limiter.run())
         if settings.billing.schedule:
             schedule = self._statements.schedule(settings, clock=self._clock)
             self._spawn("statements", schedule.run())
@@ -244,6 +249,7 @@ class Gateway:
         if self._metering is not None:
             for name, work in self._metering.tasks():
                 self._spawn(name, work)
+            self._spawn("usage", self._bookkeeping.upkeep.run())
         if self._bus is not None:
             self._listen_to_others(self._bus)
 
@@ -313,6 +319,7 @@ class Gateway:
             public_url=lambda: self.base_url,
             authority=self._keyring.authority,
             statements=self._statement_office,
+            usage=self._bookkeeping.desk,
             admission=self._limiting.admission,
         )
 
@@ -374,41 +381,10 @@ class Gateway:
         return probes
 
     def _open_redis(self) -> RedisLink | None:
-        if self._settings.redis.url is None:
-            return None
-        redis = RedisLink(self._settings.redis.url.get_secret_value())
-        self._closers.append(redis.close)
+        redis = redis_link(self._settings)
+        if redis is not None:
+            self._closers.append(redis.close)
         return redis
-
-    def _open_limits(self) -> None:
-        bus = self._bus
-        self._breaker = Breaker(self._clock, nodes=(lambda: 1) if bus is None else lambda: bus.live_nodes)
-        self._breaker.on_change.append(self._tell_limits)
-        store: MemoryStore | RedisStore = MemoryStore()
-        if self._redis is not None:
-            node = secrets.token_hex(8) if bus is None else bus.node
-            store = RedisStore(self._redis.client, self._breaker, node=node)
-            self._spawn("breaker", self._breaker.run(store.probe))
-        self._limits_store = store
-        self._limiter = Limiter(store, breaker=self._breaker, clock=self._clock)
-        self._closers.append(self._limiter.close)
-
-    def _limits_check(self) -> Check:
-        breaker = self._breaker
-
-        def status() -> Status:
-            if not breaker.is_open:
-                return Status("ok")
-            return Status("degraded", f"held by each node alone for {breaker.away_seconds():.0f} s: {breaker.reason}")
-
-        return Check("limits", required=False, status=status)
-
-    def _tell_limits(self) -> None:
-        breaker = self._breaker
-        if breaker.is_open:
-            event(log, logging.WARNING, "limits_degraded", reason=breaker.reason, nodes=breaker.nodes())
-        else:
-            event(log, logging.INFO, "limits_recovered", away_seconds=round(breaker.away_seconds(), 1))
 
     def _sockets(self) -> dict[str, int]:
         """Open connections by listener."""

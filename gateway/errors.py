@@ -22,8 +22,8 @@
     ├── RequestTimeout             408  4400  the request did not arrive in time
     ├── PayloadTooLarge 413, UriTooLong 414, HeadersTooLarge 431        send less
     ├── Gone                       410  4410  StreamRetired, StreamEnded, CursorExpired
-    ├── OverLimit                  429  4429  come back after the time given
-    │   └── RateLimited, TooManyConnections, QuotaExceeded, TooManyViews
+    ├── RateLimited                429  4429  come back after the time given
+    │   └── TooManyConnections, QuotaExceeded, TooManyAttempts, TooManyViews
     ├── TooSlow                         4408
     └── Unavailable                503  4503  come back later; Draining
         Internal                   500  4500
@@ -404,26 +404,26 @@ class CursorExpired(Gone):
     action = "Go on from the earliest cursor in the answer, knowing that records between are lost."
 
 
-class OverLimit(GatewayError):
-    """More than is allowed now, and no more than that: the same request is good later."""
+class RateLimited(GatewayError):
+    """More than the plan allows in this time: requests, or what a kind of this names. The same is good later."""
 
     code = "rate_limited"
     status = 429
     close_code = 4429
-    title = "Limit reached"
-    action = "Come back after the time given."
+    title = "Too many requests"
+    action = "Come back after the time given, and ask less often; GET /v1/limits says how often the plan lets you."
     usual_retry_ms = 5000
 
 
-class RateLimited(OverLimit):
-    """More requests than the plan allows in this time."""
+class TooManyAttempts(RateLimited):
+    """Too many refused credentials from the caller's address; whose they were is not looked at any more for a while."""
 
-    code = "rate_limited"
-    title = "Too many requests"
-    action = "Come back after the time given, and ask less often; GET /v1/limits says how often the plan lets you."
+    code = "too_many_attempts"
+    title = "Too many refused credentials"
+    action = "Come back after the time given, with a token that is good."
 
 
-class TooManyConnections(OverLimit):
+class TooManyConnections(RateLimited):
     """One more open read than the plan allows, over all nodes."""
 
     code = "too_many_connections"
@@ -431,7 +431,7 @@ class TooManyConnections(OverLimit):
     action = "Close a read you do not need, or come back after the time given."
 
 
-class QuotaExceeded(OverLimit):
+class QuotaExceeded(RateLimited):
     """What the plan gives for the day or month is used up."""
 
     code = "quota_exceeded"
@@ -439,7 +439,7 @@ class QuotaExceeded(OverLimit):
     action = "Come back when the period is over, with the last cursor; or ask the provider for another plan."
 
 
-class TooManyViews(OverLimit):
+class TooManyViews(RateLimited):
     """One more filter or set of fields than a tenant, or a stream, may have open on one node."""
 
     code = "too_many_views"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
@@ -13,35 +14,47 @@ from gateway.counters import Counters
 from gateway.limits.addresses import Addresses
 from gateway.limits.admission import Admission
 from gateway.limits.breaker import Breaker
+from gateway.limits.breakers import Breakers
 from gateway.limits.connections import Connections
 from gateway.limits.limiter import Limiter
 from gateway.limits.quota_redis import RedisQuotas
 from gateway.limits.quota_store import QuotaStore
 from gateway.limits.quotas import Quotas
-from gateway.limits.scripts import Scripts
+from gateway.limits.redis import RedisLink
+from gateway.limits.store import MemoryStore, RedisStore
 from gateway.nodes.bus import Bus
+from gateway.observability.health import Check, Status
+from gateway.observability.logs import event
 
+log = logging.getLogger("gateway.limits")
 QUOTA_BELL: Final = "quotas"
 """Rung where Redis was found to have lost what it knew of quotas."""
 
 
 class Limiting:
-    """Seats, quotas and addresses, beside the rates. Without Redis seats are this process's own; quotas are shared
-    through the database then."""
+    """Rates, seats, quotas and addresses. Without Redis all but quotas are this process's own; those are shared through
+    the database then."""
 
     def __init__(
         self,
         settings: Settings,
         *,
-        limiter: Limiter,
-        breaker: Breaker,
-        scripts: Scripts | None,
+        redis: RedisLink | None,
         bus: Bus | None,
         control: Control,
         clock: Clock,
         counters: Counters,
     ) -> None:
         node = secrets.token_hex(8) if bus is None else bus.node
+        # A cluster may lose some of its servers: tenants of the others notice nothing.
+        kind = Breakers if settings.redis.mode == "cluster" else Breaker
+        self._breaker = breaker = kind(clock, nodes=(lambda: 1) if bus is None else lambda: bus.live_nodes)
+        breaker.on_change.append(self._tell)
+        self._clock = clock
+        self._away_since = 0.0
+        self._was_away = False
+        self._redis = scripts = None if redis is None else RedisStore(redis.client, breaker, node=node)
+        self._limiter = limiter = Limiter(scripts or MemoryStore(), breaker=breaker, clock=clock)
         self.connections = Connections(scripts, node=node, nodes=breaker.nodes, clock=clock, counters=counters)
         self.quotas = Quotas(
             shared=None if scripts is None else RedisQuotas(scripts, node=node),
@@ -70,6 +83,9 @@ class Limiting:
 
     def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:
         """What runs as long as the process does, by name."""
+        yield "limits", self._limiter.run()
+        if self._redis is not None:
+            yield "breaker", self._breaker.run(self._redis.probe)
         yield "seats", self.connections.run()
         yield "quotas", self.quotas.run()
 
@@ -77,6 +93,30 @@ class Limiting:
         """Give back what is borrowed and held, so that the other nodes need not wait for it to lapse."""
         await self.quotas.close()
         await self.connections.close()
+        await self._limiter.close()
+
+    def check(self) -> Check:
+        """For readiness: with Redis away each node holds its own share of the limits, which is good enough to serve."""
+        breaker = self._breaker
+
+        def status() -> Status:
+            if not breaker.is_open:
+                return Status("ok")
+            return Status("degraded", f"held by each node alone for {breaker.away_seconds():.0f} s: {breaker.reason}")
+
+        return Check("limits", required=False, status=status)
+
+    def _tell(self) -> None:
+        breaker, now = self._breaker, self._clock.monotonic()
+        if breaker.is_open == self._was_away:
+            # Another part of a cluster is away, or there again, and not the only one.
+            return
+        self._was_away = breaker.is_open
+        if breaker.is_open:
+            self._away_since = now
+            event(log, logging.WARNING, "limits_degraded", reason=breaker.reason, nodes=breaker.nodes())
+        else:
+            event(log, logging.INFO, "limits_recovered", away_seconds=round(now - self._away_since, 1))
 
 
 def _zone(control: Control, tenant: str) -> str:

@@ -108,7 +108,7 @@ def rules_of(settings: Settings) -> Rules:
     identity = billing.legal_identity
     seller = None
     if identity.name:
-        seller = Party(identity.name, identity.address, identity.vat_id, identity.register, identity.contact)
+        seller = Party(identity.name, identity.address, identity.vat_id, identity.registration, identity.contact)
     return Rules(
         grace_seconds=billing.grace_seconds,
         needs_approval=billing.approval == "required",

@@ -7,10 +7,12 @@ import sys
 
 from loadtests.machine import CLIENT_CORE, allow_many_files, description, on_core
 from loadtests.scenarios import (
+    closing,
     envelopes,
     fanout,
     filters,
     idle,
+    limits,
     opens,
     pull,
     replay,
@@ -18,6 +20,7 @@ from loadtests.scenarios import (
     saturated,
     tls,
     tokens,
+    watch,
     withdrawals,
 )
 from loadtests.stage import kafka
@@ -35,7 +38,10 @@ SCENARIOS = {
     "restart": restart.run,
     "tls": tls.run,
     "tokens": tokens.run,
+    "limits": limits.run,
+    "watch": watch.run,
     "withdrawals": withdrawals.run,
+    "closing": closing.run,
 }
 
 

@@ -47,6 +47,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "limits.lease",
             "limits.lending",
             "limits.period",
+            "limits.scopes",
             "limits.standing",
             "hub.log",
             "hub.view",
@@ -62,7 +63,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "subscription.wheel",
         ],
     ),
-    ("adapters", ["auth", "catalog", "database", "kafka", "limits", "metering", "nodes"]),
+    ("adapters", ["auth", "billing", "catalog", "database", "kafka", "limits", "metering", "nodes"]),
     ("engine", ["hub", "subscription"]),
     ("edges", ["admin", "portal", "server", "transport"]),
     (

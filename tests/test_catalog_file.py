@@ -10,6 +10,7 @@ import pytest
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.file import load_catalog, validate_catalog
 from gateway.errors import ConfigurationProblems
+from gateway.limits.scopes import limits_on
 from gateway.model import Application, Entitlement, Plan, Product, Tenant
 
 EXAMPLE = Path(__file__).parents[1] / "asyncapi" / "catalog.yaml"
@@ -108,6 +109,22 @@ def test_rates_are_spelled_out_and_a_burst_lets_one_request_through(tmp_path: Pa
         "replay_records_per_second": "unlimited",
         "records_per_day": 500,
     }
+
+
+def test_a_plan_may_be_tighter_for_a_stream_and_for_each_application(tmp_path: Path) -> None:
+    narrow = "streams: {earthquakes: {bytes_per_second: 10}}, each_application: {replay_records_per_second: 5}"
+    pro = load(
+        tmp_path,
+        ("bytes_per_second: 1,", "bytes_per_second: 20,"),
+        ("replay_records_per_second: 1}", f"replay_records_per_second: 9, {narrow}}}"),
+    ).plan("pro")
+    assert pro is not None
+    assert pro.limits["streams"] == {"earthquakes": {"bytes_per_second": {"rate": 10, "burst": 10}}}
+    assert pro.limits["each_application"] == {"replay_records_per_second": {"rate": 5, "burst": 5}}
+    assert limits_on(pro.limits, "earthquakes")["replay_records_per_second"] == {"rate": 5, "burst": 5}
+    assert limits_on(pro.limits, "earthquakes")["bytes_per_second"] == {"rate": 10, "burst": 10}
+    assert limits_on(pro.limits, "flights")["bytes_per_second"] == {"rate": 20, "burst": 20}
+    assert not {"streams", "each_application"} & set(limits_on(pro.limits, "earthquakes"))
 
 
 def test_an_application_without_issuer_belongs_to_the_only_one(tmp_path: Path) -> None:
@@ -278,6 +295,32 @@ BAD = [
     ("records_per_day: 500", "records_per_day: 0", "records_per_day", ["limits.records_per_day, got 0"]),
     ("records_per_day: 500", "records_per_dya: 5", "records_per_dya", ["got 'records_per_dya'", "'records_per_day'?"]),
     ("records_per_day: 500", "records_per_day:", "records_per_day", ["records_per_day, got nothing"]),
+    (
+        "records_per_day: 500",
+        "streams: {geo: {}}",
+        "streams",
+        ["limits.streams.geo, got", "at least one of records_per_"],
+    ),
+    ("records_per_day: 500", "streams: [geo]", "streams", ["limits.streams, got a list", "a mapping of streams"]),
+    ("records_per_day: 500", "streams:", "streams", ["limits.streams, got nothing"]),
+    (
+        "records_per_day: 500",
+        "streams: {geo: {bytes_per_second: 101}}",
+        "streams",
+        ["limits.streams.geo.bytes_per_second, got 101; allowed: a rate that is not above the plan's own"],
+    ),
+    (
+        "records_per_day: 500",
+        "each_application: {requests_per_second: 1, bytes_per_second: 1}",
+        "each_application",
+        ["limits.each_application: unknown key, got 'requests_per_second'"],
+    ),
+    (
+        "records_per_day: 500",
+        "each_application: {replay_records_per_second: unlimited}",
+        "each_application",
+        ["replay_records_per_second, got 'unlimited'; allowed: a rate that is not"],
+    ),
     # charges
     ("amount: '49.00'", "amount: 49.00", "amount:", ["charges.amount, got 49.0; allowed: a decimal number in quotes"]),
     ("amount: '49.00'", "amount: '-1'", "amount:", ["charges.amount, got '-1'"]),

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from gateway.limits.pace import Pace
 from gateway.limits.store import account_key, tenant_tag
-from tests.parts.limits import Node, Read, grant, node, overload, plan
+from tests.parts.limits import Node, Read, grant, node, overload, plan, windows
 from tests.parts.redis import RedisServer
 
 DEADLINE_SECONDS = 30
@@ -140,6 +140,19 @@ async def test_a_tighter_limit_of_one_stream_holds_that_stream_alone(here: Node)
     wide.close()
 
 
+async def test_each_application_has_a_tighter_limit_of_its_own(here: Node) -> None:
+    under = plan(records_per_second=rate(1000, 1000), each_application={"records_per_second": rate(1, 7)})
+    paces = [here.limiter.pace(grant(under, application=name)) for name in ("web", "web", "app")]
+    reads = [Read(one) for one in paces if one is not None]
+    for read in reads:
+        read.wake()
+    await until(lambda: reads[0].records + reads[1].records >= 7 and reads[2].records >= 7)
+    assert reads[0].records + reads[1].records <= 7 + DEADLINE_SECONDS
+    assert reads[2].records <= 7 + DEADLINE_SECONDS
+    for read in reads:
+        read.close()
+
+
 # ---- many reads ------------------------------------------------------------------------------------------------------
 
 
@@ -147,9 +160,9 @@ async def test_reads_of_one_tenant_get_equal_parts(here: Node) -> None:
     reads = [Read(pace(here, records_per_second=rate(2000, 200))) for _ in range(10)]
     for read in reads:
         read.wake()
-    await until(lambda: sum(read.records for read in reads) > 1_500)
+    await until(lambda: sum(read.records for read in reads) > 500)
     before = [read.records for read in reads]
-    await until(lambda: sum(read.records for read in reads) > sum(before) + 4_000)
+    await until(lambda: sum(read.records for read in reads) > sum(before) + 2_000)
     parts = [read.records - had for read, had in zip(reads, before, strict=True)]
     assert min(parts) >= 0.5 * sum(parts) / len(parts)
     assert max(parts) <= 2 * sum(parts) / len(parts)
@@ -161,8 +174,8 @@ async def test_reads_that_wait_for_bytes_take_turns_too(here: Node) -> None:
     reads = [Read(pace(here, bytes_per_second=rate(20_000, 2_000)), record_bytes=900) for _ in range(5)]
     for read in reads:
         read.wake()
-    await until(lambda: sum(read.records for read in reads) > 80)
-    assert min(read.records for read in reads) >= 5
+    await until(lambda: sum(read.records for read in reads) > 40)
+    assert min(read.records for read in reads) >= 3
     for read in reads:
         read.close()
 
@@ -250,7 +263,8 @@ async def test_how_a_tenant_stands_is_known_without_asking(here: Node) -> None:
 async def test_what_is_not_used_is_given_back_and_the_account_forgotten(
     here: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.limits.account.HELD_US", 200_000)
+    for module in ("account", "limiter"):
+        monkeypatch.setattr(f"gateway.limits.{module}.HELD_US", 200_000)
     one, woken = pace(here, records_per_second=rate(100, 100)), Woken()
     one.wait(woken)
     await until(lambda: woken.times == 1)
@@ -269,7 +283,7 @@ async def test_a_busy_tenant_costs_few_questions_at_any_rate(here: Node) -> None
     reads = [Read(pace(here, records_per_second=rate(100_000, 100_000))) for _ in range(3)]
     for read in reads:
         read.wake()
-    await until(lambda: sum(read.records for read in reads) > 250_000)
+    await until(lambda: sum(read.records for read in reads) > 150_000)
     seconds = time.monotonic() - began
     assert here.limiter.exchanges <= 25 * seconds + 2
     for read in reads:
@@ -319,18 +333,20 @@ async def test_what_a_node_gives_back_when_it_stops_another_one_has(redis_server
     assert passed == 9
 
 
-@pytest.mark.parametrize(("kind", "limit", "burst"), [("records", 2000, 500), ("requests", 40, 40)])
-def test_four_processes_under_overload_let_through_the_rate_together(
-    redis_server: RedisServer, kind: str, limit: int, burst: int
-) -> None:
+def test_four_processes_under_overload_let_through_the_rate_together(redis_server: RedisServer) -> None:
     """The short form of ``python -m loadtests limits``, which looks at windows of ten seconds."""
-    found = overload(redis_server.url, kind, limit, burst=burst, seconds=7, tenant=f"overload-{kind}")  # type: ignore[arg-type]
+    rates = {"records": 2000, "requests": 40}
+    found = overload(redis_server.url, rates, seconds=6, tenant="overload")
     assert found.reasons == [""] * 4
-    begins, ends = found.let_through[0][0], found.let_through[-1][0]
-    total = sum(count for _, count in found.let_through)
-    assert total <= burst + limit * (ends - begins) * 1.001 + 4
-    # A machine that is too busy to ask in time loses some of it, which is not what is looked at here.
-    assert max(found.windows(3, after=1.5)) <= limit * 3 * 1.02 + 4
-    assert total >= limit * (ends - begins) * 0.8
-    assert min(found.by_node) > 0
-    assert max(found.exchanges) <= 25 * 8
+    for kind, limit in rates.items():
+        events = found.let_through[kind]
+        seconds = events[-1][0] - events[0][0]
+        total = sum(count for _, count in events)
+        # The burst is a second's worth.
+        assert total <= limit * (1 + seconds * 1.001) + 4
+        # A machine that is too busy to ask in time loses some of it, which is not what is looked at here.
+        assert total >= limit * seconds * 0.8
+        assert min(found.by_node[kind]) > 0
+        assert max(windows(events, 2, after=1.5)) <= limit * 2 * 1.05 + 4
+    # Two accounts, each at most 25 times a second.
+    assert max(found.exchanges) <= 2 * 25 * 7

@@ -69,10 +69,10 @@ async def test_a_node_that_is_gone_without_a_word_is_told_from_one_that_does_not
     async with node(own_redis) as a, node(own_redis) as b:
         stopped = RedisLink(own_redis.url)
         # Present, and silent: as a node that was killed a moment ago.
-        await stopped.client.zadd("gateway:nodes:1:present", {"silent": 2**40})
+        await stopped.client.zadd("gateway:{nodes}:1:present", {"silent": 2**40})
         with pytest.raises(Unavailable, match="does not answer"):
             await a.ask("who", {})
-        await stopped.client.zrem("gateway:nodes:1:present", "silent")
+        await stopped.client.zrem("gateway:{nodes}:1:present", "silent")
         await stopped.close()
         assert await a.ask("who", {}) == []
         assert await b.others() == [a.node]
@@ -105,11 +105,11 @@ async def test_messages_of_other_versions_and_strangers_are_passed_over(own_redi
         link = RedisLink(own_redis.url)
         later = {"kind": "bell", "topic": "catalog", "sender": "x", "version": VERSION + 1}
         for foreign in (b"", b"\xff", b"[]", b'{"kind":"shout"}', msgspec.json.encode(later)):
-            await link.client.publish("gateway:nodes:1:all", foreign)
+            await link.client.publish("gateway:{nodes}:1:all", foreign)
         assert not rung.is_set()
         # Members that a later version adds are no obstacle.
         more = {"kind": "bell", "topic": "catalog", "sender": "x", "version": VERSION, "added": 1}
-        await link.client.publish("gateway:nodes:1:all", msgspec.json.encode(more))
+        await link.client.publish("gateway:{nodes}:1:all", msgspec.json.encode(more))
         async with asyncio.timeout(30):
             await rung.wait()
         await link.close()

@@ -150,14 +150,16 @@ async def test_a_refresh_that_is_not_the_readers_own_changes_nothing(fleet: Flee
 
 @pytest.mark.parametrize("protocol", OPEN_PROTOCOLS)
 async def test_a_fresh_tokens_row_filter_holds_from_the_next_record(fleet: Fleet, protocol: str) -> None:
+    """Another one, a wider and a narrower one, each through the node that the stream is not on."""
     async with fleet.partner(fleet.one, airport="ORD").open(protocol, "rows") as stream:
         await fleet.produce("rows", {"origin": "ORD", "n": 1}, {"origin": "JFK", "n": 2})
         assert (await stream.until("record")).data["data"] == {"origin": "ORD", "n": 1}
         session = stream.headers["gateway-session"]
-        fresh = fleet.partner(fleet.two, airport=["JFK", "SFO"])
-        assert (await fresh.request("POST", f"/v1/sessions/{session}/token")).status_code == 204
-        await fleet.produce("rows", {"origin": "ORD", "n": 3}, {"origin": "JFK", "n": 4}, {"origin": "SFO", "n": 5})
-        assert [(await stream.until("record")).data["data"]["n"] for _ in range(2)] == [4, 5]
+        for airport, seen in ((["JFK", "SFO"], [4, 5]), (["ORD", "JFK", "SFO"], [3, 4, 5]), ("SFO", [5])):
+            fresh = fleet.partner(fleet.two, airport=airport)
+            assert (await fresh.request("POST", f"/v1/sessions/{session}/token")).status_code == 204
+            await fleet.produce("rows", *({"origin": one, "n": n} for n, one in enumerate(("ORD", "JFK", "SFO"), 3)))
+            assert [(await stream.until("record")).data["data"]["n"] for _ in seen] == seen
 
 
 async def test_a_websocket_is_refreshed_by_its_auth_frame(fleet: Fleet) -> None:

@@ -177,6 +177,10 @@ async def test_a_row_filter_by_a_list_works_on_a_field_that_is_masked(house: Hou
         assert found == [json.loads(WHOLE[number]) for number in (0, 2, 3)]
     page = await house.partner("globex").pull("rows", from_="earliest")
     assert [one["data"] for one in page["records"]] == found
+    for protocol in PROTOCOLS:
+        listed = house.partner("globex", region=["hushhush-0", "hushhush-2"])
+        async with listed.open(protocol, "claimed", from_="earliest") as reading:
+            assert [one.data["data"] for one in await reading.records(3)] == found
     # A claim: one value or a list of them; none, or one of another type, opens nothing. No attribute stands in.
     for region, numbers in (
         ("hushhush-2", (2,)),

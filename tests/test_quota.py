@@ -65,9 +65,9 @@ def test_a_period_is_the_tenants_own_day_or_month(
 def test_every_moment_is_in_the_period_it_names(when: datetime, zone: str) -> None:
     now = when.replace(tzinfo=UTC).timestamp()
     for length in ("day", "month"):
-        found = period_of(length, ZoneInfo(zone), now=now)  # type: ignore[arg-type]
+        found = period_of(length, ZoneInfo(zone), now=now)
         assert found.starts_at <= now < found.ends_at
-        following = period_of(length, ZoneInfo(zone), now=found.ends_at)  # type: ignore[arg-type]
+        following = period_of(length, ZoneInfo(zone), now=found.ends_at)
         assert following.starts_at == found.ends_at
         assert following.name > found.name
 
@@ -195,14 +195,15 @@ class Node:
         self.quotas = Quotas(
             shared=None
             if self.store is None
-            else RedisQuotas(self.store, node=name, settle_seconds=1, loose_seconds=3),
+            else RedisQuotas(self.store, node=name, settle_seconds=0.5, loose_seconds=2),
             kept=QuotaStore(self.database, node=name),
             work=self.workers.run,
             node=name,
             nodes=self.breaker.nodes,
             zone=lambda tenant: "UTC",
             clock=SystemClock(),
-            rest_seconds=1,
+            rest_seconds=0.5,
+            grace_seconds=0.5,
         )
         self.tasks: list[asyncio.Task[None]] = []
 

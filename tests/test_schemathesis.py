@@ -42,7 +42,9 @@ READS = [
     f"/v1/streams/{stream}{suffix}" for stream in ("open", "ageing") for suffix in ("", "/records", "/sse", "/ndjson")
 ]
 POSTS = ["/v1/sessions/{session}/token", "/v1/tickets"]
-ROUTES = ["/v1/streams", *READS, "/openapi.json", "/asyncapi.json", "/asyncapi.yaml"]
+ACCOUNT = ["/v1/limits", "/v1/usage", "/v1/statements", "/v1/statements/{number}"]
+RESOURCE = ["/.well-known/oauth-protected-resource"]
+ROUTES = ["/v1/streams", *ACCOUNT, *READS, *RESOURCE, "/openapi.json", "/asyncapi.json", "/asyncapi.yaml"]
 ACCEPTS = ["*/*", "application/json", "text/event-stream", "application/x-ndjson", "text/html"]
 HOSTILE = [
     ("open", "filter", "id:eq:" + "9" * 400),

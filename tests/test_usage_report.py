@@ -208,7 +208,7 @@ def test_what_a_row_filter_hid_is_nothing_to_a_partner() -> None:
     question = ask()
     (row,) = group(cells, question, measures=PARTNER_MEASURES)
     told = document(
-        read_page(lambda _start, _end: cells, question, measures=PARTNER_MEASURES), question, complete_until=NOW
+        read_page(Held(cells), question, tenant="acme", measures=PARTNER_MEASURES), question, complete_until=NOW
     )
     assert row.about[0] == "quakes"
     assert told["rows"][0]["filtered_records"] == 3
@@ -244,13 +244,33 @@ made_up = st.builds(
 )
 
 
-def source(cells: Iterable[Any]) -> Any:
-    held = list(cells)
+class Held:
+    """Cells in memory; ``asked`` counts how often they were."""
 
-    def read(start: int, end: int) -> Cells:
-        return [one for one in held if start <= one[0].bucket < end]
+    def __init__(self, cells: Iterable[Any]) -> None:
+        self._cells = list(cells)
+        self.asked = 0
 
-    return read
+    def cells(self, *, tenant: str | None, start: int, end: int) -> Cells:
+        self.asked += 1
+        return [one for one in self._cells if start <= one[0].bucket < end]
+
+    def extent(self, *, tenant: str | None) -> tuple[int, int] | None:
+        begun = [one[0].bucket for one in self._cells]
+        return (min(begun), max(begun)) if begun else None
+
+    def complete_until(self, *, now: float) -> int:
+        return 0
+
+
+def test_thousands_of_years_are_looked_up_as_fast_as_what_there_is_of_them() -> None:
+    held = Held([cell("2025-01-01T00:00:00Z"), cell(NOW)])
+    question = ask(from_="0001-01-01T00:00:00Z", to="9999-12-31T00:00:00Z", granularity="15m")
+    assert len(read_page(held, question, tenant="acme").rows) == 2
+    assert held.asked < 800
+    nothing = Held([])
+    assert read_page(nothing, question, tenant="acme").rows == []
+    assert nothing.asked == 0
 
 
 @given(
@@ -267,7 +287,7 @@ def test_pages_together_are_the_whole_in_one_order_and_nothing_gets_lost(
     question = ask(
         ZoneInfo(zone), from_="2026-10-20T00:00:00Z", to="2026-10-30T00:00:00Z", granularity=granularity, by=by
     )
-    whole = read_page(source(cells), replace(question, limit=None))
+    whole = read_page(Held(cells), replace(question, limit=None), tenant="acme")
     assert whole.next is None
     assert [one.place for one in whole.rows] == sorted({one.place for one in whole.rows})
     total = Counter({name: sum(getattr(one[2], name) for one in cells) for name in ("records", "bytes")})
@@ -276,7 +296,7 @@ def test_pages_together_are_the_whole_in_one_order_and_nothing_gets_lost(
     )
     paged, after = [], None
     while True:
-        page = read_page(source(cells), replace(question, limit=limit, after=after))
+        page = read_page(Held(cells), replace(question, limit=limit, after=after), tenant="acme")
         assert len(page.rows) <= limit
         paged += page.rows
         if page.next is None:
@@ -290,7 +310,7 @@ def test_pages_together_are_the_whole_in_one_order_and_nothing_gets_lost(
 
 def test_json_names_the_unit_of_every_number() -> None:
     question = ask(BERLIN, from_="2026-11-23T00:00:00+01:00")
-    told = document(read_page(source([cell()]), question), question, complete_until=NOW)
+    told = document(read_page(Held([cell()]), question, tenant="acme"), question, complete_until=NOW)
     assert told["complete_until"] == "2026-11-23T11:20:00+01:00"
     assert (told["time_zone"], told["granularity"], told["by"]) == ("Europe/Berlin", "day", list(question.by))
     (row,) = told["rows"]
@@ -338,7 +358,7 @@ def exported(cells: list[Any], *, complete_until: int = NOW, granularity: str = 
         ),
         limit=None,
     )
-    rows = iter(read_page(source(cells), question).rows)
+    rows = iter(read_page(Held(cells), question, tenant=None).rows)
     return list(events(rows, granularity=granularity, source="https://g.example", complete_until=complete_until))
 
 

@@ -262,6 +262,8 @@ async def test_stretches_of_one_read_that_follow_on_each_other_are_one_up_to_a_m
     note(audit, (4, 9), (4, 9), 0, began=NOW + 20)
     note(audit, (4, 9), (7, 9), 3, began=NOW + 70)
     assert audit.statistics() == {"waiting": 3, "written": 0, "lost": 0}
+    await audit.flush(now=NOW + 65)
+    assert [one.moved for one in notes.kept] == ["0:0-4,1:5-9"], "what began a minute ago"
     await audit.flush()
     assert sorted((one.session, one.moved, one.records, one.filtered, one.span) for one in notes.kept) == [
         ("x", "0:0-4,1:5-9", 7, 1, 8),
@@ -480,6 +482,10 @@ def test_one_process_at_a_time_looks_after_usage(database: Database) -> None:
 # ---- commands ------------------------------------------------------------------------------------------------------
 
 
+ON_SQLITE = pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+"""What commands print does not depend on the database, which is tried above."""
+
+
 @pytest.fixture
 def gateway(database: Database, url: str, tmp_path: Path) -> Any:
     options = ("--set", f"database.url={url}", "--set", "auth.builtin.enabled=true", "--set", f"data.dir={tmp_path}")
@@ -504,6 +510,7 @@ def gateway(database: Database, url: str, tmp_path: Path) -> Any:
     return run
 
 
+@ON_SQLITE
 def test_show_prints_a_table_json_and_csv_of_the_same(gateway: Any) -> None:
     asked = ("usage", "show", "--tenant", "acme", "--from", "2026-11-22", "--to", "2026-11-23", "--by", "application")
     table = gateway(*asked)
@@ -532,6 +539,7 @@ def test_show_prints_a_table_json_and_csv_of_the_same(gateway: Any) -> None:
     }
 
 
+@ON_SQLITE
 def test_mistakes_of_usage_commands_are_a_line_and_exit_code_2(gateway: Any) -> None:
     for arguments, said in [
         (("show", "--tenant", "nobody"), "--tenant 'nobody': there is no such tenant"),
@@ -546,6 +554,7 @@ def test_mistakes_of_usage_commands_are_a_line_and_exit_code_2(gateway: Any) -> 
         assert said in result.stderr
 
 
+@ON_SQLITE
 def test_exported_twice_it_is_counted_once(gateway: Any, tmp_path: Path, database: Database) -> None:
     asked = ("usage", "export", "--from", "2026-11-22", "--to", "2026-11-24", "--source", "https://g.example/")
     first = gateway(*asked)
@@ -567,6 +576,7 @@ def test_exported_twice_it_is_counted_once(gateway: Any, tmp_path: Path, databas
     assert json.loads(more[-2])["type"].endswith("preview.v1") or json.loads(more[-1])["type"].endswith("preview.v1")
 
 
+@ON_SQLITE
 def test_an_export_finer_than_what_is_kept_is_refused(gateway: Any, database: Database) -> None:
     ledger = Ledger(database)
     old = TODAY - 60 * DAY
@@ -580,6 +590,7 @@ def test_an_export_finer_than_what_is_kept_is_refused(gateway: Any, database: Da
     assert gateway(*asked).stdout == before, "by the hour it is what it was"
 
 
+@ON_SQLITE
 def test_rollup_by_hand_says_what_it_did(gateway: Any, database: Database) -> None:
     old = TODAY - 500 * DAY
     Ledger(database).merge([*(totals(old + 900 * number, records=1) for number in range(8)), word(through=NOW)])
@@ -587,6 +598,7 @@ def test_rollup_by_hand_says_what_it_did(gateway: Any, database: Database) -> No
     assert gateway("usage", "rollup").stdout == "nothing to do\n"
 
 
+@ON_SQLITE
 def test_audit_answers_which_offsets_went_to_whom_when_and_how(gateway: Any, database: Database) -> None:
     began = int(datetime(2026, 11, 22, 23, 30, tzinfo=UTC).timestamp())
     AuditStore(database).append([delivery(began, 5, span=8, filtered=2)], source="s1")
@@ -610,6 +622,7 @@ def test_audit_answers_which_offsets_went_to_whom_when_and_how(gateway: Any, dat
     assert "0:0-8" in gateway(*asked, "--day", "2026-11-23", "--format", "csv").stdout
 
 
+@ON_SQLITE
 def test_reconcile_shows_what_stands_until_it_is_settled(gateway: Any, database: Database) -> None:
     assert gateway("usage", "reconcile").stdout == "no difference stands\n"
     AuditStore(database).begin("s1")

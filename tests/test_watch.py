@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from gateway.auth.reach import Reach
 from gateway.auth.revocation import Kind, Revocation, Revocations
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
+from gateway.clock import Clock, ManualClock
 from gateway.errors import AccessWithdrawn, GatewayError, Internal, StreamEnded, TokenInvalid
 from gateway.hub.block import Slice
 from gateway.model import (
@@ -88,6 +89,9 @@ class Silent:
     def accepted_monotonic(self) -> float:
         return 0.0
 
+    def unsent(self) -> int:
+        return 0
+
     def finish(self, error: GatewayError | None) -> None: ...
 
     def abort(self) -> None: ...
@@ -135,16 +139,18 @@ class Post:
 
 
 @asynccontextmanager
-async def post(now: Snapshot) -> AsyncIterator[Post]:
+async def post(now: Snapshot, *, clock: Clock | None = None) -> AsyncIterator[Post]:
     kafka = MemoryKafka()
     for topic in ("t.plain", "t.other"):
         kafka.create_topic(topic)
-    engine = Engine(kafka)
+    engine = Engine(kafka, clock=clock)
     made: list[Post] = []
     watch = Watch(
         engine.registry,
         lambda principal, stream, transport: made[0].decide(principal, stream, transport),
         moment=lambda: made[0].now if made else now,
+        clock=engine.clock,
+        wheel=engine.wheel,
     )
     made.append(Post(engine, now, Counter(), watch))
     running = asyncio.create_task(watch.run())
@@ -310,6 +316,38 @@ async def test_changes_during_a_long_round_are_found_by_the_next() -> None:
         p.watch.ring()
         await p.settled()
         assert [at for at, one in enumerate(reads) if one.ended] == [0, count - 1]
+
+
+async def test_who_has_a_next_entitlement_goes_on_under_it_when_it_begins_and_the_others_end() -> None:
+    pro = replace(FREE, name="pro")
+    turn = datetime(2030, 1, 1, tzinfo=UTC)
+    first = {name: entitled(name, end=turn.date()) for name in ("t0", "t1", "t2")}
+    following = {
+        name: (Entitlement(name, "all", "pro", date(2030, 1, day), date(2031, 1, 1)),)
+        for name, day in (("t1", 1), ("t2", 2))
+    }
+    until_then: dict[str, Mapping[str, Any]] = {
+        name: {"entitlements": (one, *following.get(name, ()))} for name, one in first.items()
+    }
+    clock = ManualClock(now=turn.timestamp() - 3600)
+    async with post(moment(catalog_of(tenants_of(4, **until_then), plans=(FREE, pro))), clock=clock) as p:
+        reads = [await p.open(f"t{at}-web") for at in range(4)]
+        await asyncio.sleep(0)
+
+        def pass_time(seconds: float) -> None:
+            clock.advance(seconds)
+            p.engine.wheel.advance()
+
+        pass_time(3599)
+        await asyncio.sleep(0)
+        assert [(one.ended, one.grant.plan.name) for one in reads] == [(False, "free")] * 4
+        p.decided.clear()
+        for _ in range(20):
+            pass_time(0.1)
+        await until(lambda: reads[1].grant.plan.name == "pro", within_seconds=60)
+        assert [type(one.ended) for one in reads] == [AccessWithdrawn, bool, AccessWithdrawn, bool]
+        assert p.decided == {"t1": 1}, "a day without any is an end, and whom it is not about nobody asks"
+        assert reads[1].grant.entitled_until == datetime(2031, 1, 1, tzinfo=UTC).timestamp()
 
 
 async def test_one_that_cannot_be_decided_on_ends_and_the_others_are_looked_at(

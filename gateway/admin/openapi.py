@@ -11,6 +11,7 @@ from typing import Any, Final
 from gateway import __version__
 from gateway.admin.errors import ReloadRefused, TenantNotFound
 from gateway.auth.revocation import KINDS
+from gateway.billing.errors import StatementNotFound, StatementRefused
 from gateway.catalog.documents.events import Schema, members, ref
 from gateway.catalog.documents.problems import PROBLEM
 from gateway.errors import (
@@ -91,6 +92,7 @@ _REVOCATION: Final = {
     "additionalProperties": False,
 }
 _USAGE: Final = _texts("complete_until", rows={"type": "array", "items": _ANY})
+_PAGE: Final = {"limit": "The most on a page, 1 to 1000; 100 without.", "next": "Where the page before ended."}
 _USAGE_QUERY: Final = {
     "tenant": "One tenant's alone; days are then those of its zone.",
     "from": "RFC 3339, widened to whole buckets.",
@@ -98,6 +100,17 @@ _USAGE_QUERY: Final = {
     "by": "What rows are told apart by, with commas.",
     "granularity": "15m, hour, day or month.",
 }
+
+_STATEMENT: Final = _texts(
+    "id",
+    "status",
+    "tenant",
+    "currency",
+    "total",
+    "due",
+    number={"type": ["string", "null"]},
+    lines={"type": "array", "items": _ANY},
+)
 
 OPERATIONS: Final = (
     Operation(method="GET", path="/livez", summary="Whether the process runs its loop.", answers={200: _ANY}),
@@ -171,7 +184,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/admin/audit",
         summary="The changes, newest first.",
-        query={"limit": "The most on a page, 1 to 1000; 100 without.", "next": "Where the page before ended."},
+        query=_PAGE,
         answers={200: _list("entries", _CHANGE, next=_text())},
     ),
     Operation(
@@ -182,6 +195,40 @@ OPERATIONS: Final = (
         answers={200: _USAGE},
         media=(_JSON, "text/csv"),
         refusals=(InvalidParameter, TenantNotFound, NotAcceptable, Unavailable),
+    ),
+    Operation(
+        method="GET",
+        path="/admin/statements",
+        summary="Statements of all tenants, or of one of them, the newest first.",
+        query={
+            "tenant": "One tenant's alone.",
+            "limit": "The most on a page, 1 to 1000; 100 without.",
+            "next": "Where the page before ended.",
+        },
+        answers={200: _list("statements", _STATEMENT, next=_text())},
+        refusals=(InvalidParameter, TenantNotFound, NotAcceptable, Unavailable),
+    ),
+    Operation(
+        method="POST",
+        path="/admin/statements",
+        summary="Make a draft of a stretch of time, on whole buckets up to now.",
+        asks={
+            **members(
+                {"tenant": _text(minLength=1, maxLength=63), "from": _MOMENT, "to": _MOMENT}, ("tenant", "from", "to")
+            ),
+            "additionalProperties": False,
+        },
+        answers={201: _STATEMENT},
+        refusals=(TenantNotFound, StatementRefused, Unavailable),
+    ),
+    Operation(
+        method="GET",
+        path="/admin/statements/{number}",
+        summary="A statement by its number or id.",
+        query={"format": "json, csv, html or pdf; as Accept says without."},
+        answers={200: _STATEMENT},
+        media=(_JSON, "text/csv", "text/html", "application/pdf"),
+        refusals=(InvalidParameter, StatementNotFound, NotAcceptable, Unavailable),
     ),
 )
 """Everything that the management port serves. An address that is added needs its row here."""

@@ -214,7 +214,7 @@ def decide(
         contract=contract,
         plan=case.right.plan,
         rows=case.rows(),
-        entitled_until=case.right.ends_at,
+        entitled_until=catalog.unbroken_until(case.found[0].name, contract.stream, case.right),
         masks=case.masks(),
         billable=case.found[1].billable,
     )

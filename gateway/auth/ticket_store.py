@@ -6,18 +6,22 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.auth.tickets import HOLD_SECONDS, OPEN_SECONDS, RETURN_SECONDS
 from gateway.errors import Unavailable
 
+_PUT: Final = """
+redis.call('HSET', KEYS[1], 'data', ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 1
+"""
 _TAKE: Final = """
-local hold, held_until = unpack(redis.call('HMGET', KEYS[1], 'hold', 'held_until'))
+local hold = redis.call('HGET', KEYS[1], 'hold')
 if redis.call('HEXISTS', KEYS[1], 'data') == 0 then return -1 end
 local now = redis.call('TIME')
 local millis = tonumber(now[1]) * 1000 + math.floor(tonumber(now[2]) / 1000)
-if hold and tonumber(held_until) > millis then return 0 end
+if hold and tonumber(redis.call('HGET', KEYS[1], 'held_until')) > millis then return 0 end
 redis.call('HSET', KEYS[1], 'hold', ARGV[1], 'held_until', millis + tonumber(ARGV[2]))
 redis.call('PEXPIRE', KEYS[1], tonumber(ARGV[2]) + tonumber(ARGV[3]))
 return 1
@@ -37,6 +41,7 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 _PREFIX: Final = "gateway:ticket:1:"
+_OPEN_MS: Final = OPEN_SECONDS * 1000
 _HOLD_MS: Final = HOLD_SECONDS * 1000
 _RETURN_MS: Final = RETURN_SECONDS * 1000
 
@@ -44,36 +49,34 @@ _RETURN_MS: Final = RETURN_SECONDS * 1000
 class RedisTickets:
     """See ``tickets.TicketStore``."""
 
-    def __init__(self, client: Redis) -> None:
-        self._client: Any = client
+    def __init__(self, client: Any) -> None:
+        """``client``: of ``limits.redis.RedisLink``."""
+        self._client = client
 
     async def put(self, key: str, data: bytes) -> None:
         with _told():
-            async with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.hset(_PREFIX + key, "data", data)
-                pipeline.expire(_PREFIX + key, OPEN_SECONDS)
-                await pipeline.execute()
+            await self._client.execute_command("EVAL", _PUT, 1, _PREFIX + key, data, _OPEN_MS)
 
     async def look(self, key: str) -> bytes | None:
         with _told():
-            data: bytes | None = await self._client.hget(_PREFIX + key, "data")
+            data: bytes | None = await self._client.execute_command("HGET", _PREFIX + key, "data")
         return data
 
     async def take(self, key: str, hold: str) -> bool | None:
         with _told():
-            taken = await self._client.eval(_TAKE, 1, _PREFIX + key, hold, _HOLD_MS, _RETURN_MS)
+            taken = await self._client.execute_command("EVAL", _TAKE, 1, _PREFIX + key, hold, _HOLD_MS, _RETURN_MS)
         return None if taken < 0 else bool(taken)
 
     async def keep(self, holds: Sequence[tuple[str, str]]) -> None:
         with _told():
-            async with self._client.pipeline(transaction=False) as pipeline:
-                for key, hold in holds:
-                    pipeline.eval(_KEEP, 1, _PREFIX + key, hold, _HOLD_MS, _RETURN_MS)
-                await pipeline.execute()
+            pipeline = self._client.pipeline(transaction=False)
+            for key, hold in holds:
+                pipeline.execute_command("EVAL", _KEEP, 1, _PREFIX + key, hold, _HOLD_MS, _RETURN_MS)
+            await pipeline.execute()
 
     async def release(self, key: str, hold: str) -> None:
         with _told():
-            await self._client.eval(_RELEASE, 1, _PREFIX + key, hold, _RETURN_MS)
+            await self._client.execute_command("EVAL", _RELEASE, 1, _PREFIX + key, hold, _RETURN_MS)
 
 
 @contextmanager

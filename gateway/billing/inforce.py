@@ -29,15 +29,15 @@ class Revisions:
 
         What was published first counts for the time before, too: of several at once the newest.
         """
-        known = sorted(self._by_name.get(plan, ()), key=lambda one: (one.published_at, one.plan.revision))
+        known = sorted(self._by_name.get(plan, ()), key=lambda one: (one.published_ms, one.plan.revision))
         # Of what was published at the same moment the last counts; an older revision that came late never does.
         newest: list[Published] = []
         for one in known:
-            if newest and one.published_at == newest[-1].published_at:
+            if newest and one.published_ms == newest[-1].published_ms:
                 newest[-1] = one
             elif not newest or one.plan.revision > newest[-1].plan.revision:
                 newest.append(one)
-        starts: list[int | None] = [None, *(one.published_at for one in newest[1:])]
+        starts: list[int | None] = [None, *(one.published_ms // 1000 for one in newest[1:])]
         return [(one.plan, start, end) for one, (start, end) in zip(newest, pairwise([*starts, None]), strict=True)]
 
 

@@ -15,6 +15,9 @@ from gateway.billing.rows import fingerprint, read_rows, spell_rows
 from gateway.billing.statement import advances_in, encode, lines_of, period_of, terms_in
 from gateway.billing.store import Kept, StatementStore
 
+_BROKEN = (ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+"""What reading a body raises that is none of ours any more."""
+
 _SUMS = ("lines", "net", "tax", "total", "credit_used", "due")
 
 
@@ -67,27 +70,20 @@ class Proof:
             yield Finding("-", "number", f"{last} numbers were given, and {len(given)} statements have one")
 
     def _chain(self, chain: Sequence[Kept], known: Known) -> Iterator[Finding]:
-        bodies: list[dict[str, Any]] = []
-        is_whole = True
+        intact: list[Kept] = []
         for place, kept in enumerate(chain):
-            number = str(kept.number)
-            if hashlib.sha256(kept.text.encode()).hexdigest() != kept.hash:
-                yield Finding(number, "hash", "its body is not the one that was sealed")
+            found = list(_sealed(kept, chain[place - 1] if place else None))
+            yield from found
+            if not any(one.kind in ("hash", "unreadable") for one in found):
+                intact.append(kept)
+        # What is not as it was sealed says nothing more; the others are looked into.
+        for place, kept in enumerate(intact):
             try:
                 body = kept.body
-                if encode(body).decode() != kept.text:
-                    yield Finding(number, "hash", "its body is not in its canonical form")
-                yield from _linked(kept, body, chain[place - 1] if place else None)
-            except (ValueError, KeyError, TypeError) as error:
-                is_whole = False
-                yield Finding(number, "unreadable", f"its body cannot be read ({type(error).__name__})")
-                continue
-            bodies.append(body)
-        if not is_whole:
-            return
-        for place, (kept, body) in enumerate(zip(chain, bodies, strict=True)):
-            yield from self._usage(kept, body, chain[place + 1 :])
-            yield from _amounts(kept, body, known)
+                found = [*self._usage(kept, body, intact[place + 1 :]), *_amounts(kept, body, known)]
+            except _BROKEN as error:
+                found = [_unreadable(kept, error)]
+            yield from found
 
     def _usage(self, kept: Kept, body: Mapping[str, Any], later: Sequence[Kept]) -> Iterator[Finding]:
         number = str(kept.number)
@@ -106,6 +102,24 @@ class Proof:
         else:
             told = "the ledger holds more than was billed: told late, the next statement corrects it; or changed"
         yield Finding(number, "usage", told)
+
+
+def _sealed(kept: Kept, before: Kept | None) -> Iterator[Finding]:
+    """Whether it is what was sealed, and stands on the one before."""
+    number = str(kept.number)
+    if hashlib.sha256(kept.text.encode()).hexdigest() != kept.hash:
+        yield Finding(number, "hash", "its body is not the one that was sealed")
+    try:
+        body = kept.body
+        if encode(body).decode() != kept.text:
+            yield Finding(number, "hash", "its body is not in its canonical form")
+        yield from _linked(kept, body, before)
+    except _BROKEN as error:
+        yield _unreadable(kept, error)
+
+
+def _unreadable(kept: Kept, error: Exception) -> Finding:
+    return Finding(str(kept.number), "unreadable", f"its body cannot be read ({type(error).__name__})")
 
 
 def _linked(kept: Kept, body: Mapping[str, Any], before: Kept | None) -> Iterator[Finding]:

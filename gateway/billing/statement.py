@@ -37,7 +37,7 @@ class Party:
     name: str
     address: tuple[str, ...] = ()
     vat_id: str = ""
-    register: str = ""
+    registration: str = ""
     contact: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -46,7 +46,7 @@ class Party:
             "name": self.name,
             "address": list(self.address),
             "vat_id": self.vat_id or None,
-            "register": self.register or None,
+            "registration": self.registration or None,
             "contact": self.contact or None,
         }
 
@@ -57,7 +57,7 @@ class Party:
             data["name"],
             tuple(data["address"]),
             data["vat_id"] or "",
-            data["register"] or "",
+            data["registration"] or "",
             data["contact"] or "",
         )
 

@@ -166,7 +166,9 @@ class StatementStore:
             if row is not None and row["status"] != "DRAFT":
                 return _kept(row)
             if row is not None:
-                connection.execute(table.update().where(table.c.id == body["id"]).values(values))
+                # Somebody may have made it final since it was looked at: then nothing is written.
+                draft = sa.and_(table.c.id == body["id"], table.c.status == "DRAFT")
+                connection.execute(table.update().where(draft).values(values))
             else:
                 fixed = {
                     "id": body["id"],

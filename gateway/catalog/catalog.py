@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ class _Index:
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     plans: Mapping[str, Plan] = field(default_factory=dict)
     origins: frozenset[str] = frozenset()
+    turns: tuple[tuple[float, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +82,7 @@ class Catalog:
             for application in tenant.applications
             if (issuer := effective_issuer(application, issuers)) is not None
         }
+        rights = {tenant.name: _rights(tenant, latest, by_revision, holds) for tenant in sorted_tenants}
         return cls(
             products=sorted_products,
             plans=sorted_plans,
@@ -89,12 +92,13 @@ class Catalog:
             places=dict(places or {}),
             _index=_Index(
                 applications=applications,
-                rights={tenant.name: _rights(tenant, latest, by_revision, holds) for tenant in sorted_tenants},
+                rights=rights,
                 tenants={tenant.name: tenant for tenant in sorted_tenants},
                 plans=latest,
                 origins=frozenset(
                     origin for tenant in sorted_tenants for one in tenant.applications for origin in one.origins
                 ),
+                turns=tuple(sorted((one.starts_at, name) for name, several in rights.items() for one in several)),
             ),
         )
 
@@ -143,6 +147,32 @@ class Catalog:
             if stream in right.streams and right.starts_at <= now < right.ends_at:
                 return right
         return None
+
+    def unbroken_until(self, tenant: str, stream: str, right: Right) -> float:
+        """Until when the tenant may read on without a break: where another entitlement begins no later than one ends,
+        the end of the last of them."""
+        end = right.ends_at
+        if end < math.inf:
+            for following in sorted(self.entitlements_for(tenant, stream), key=lambda one: one.starts_at):
+                if following.starts_at <= end:
+                    end = max(end, following.ends_at)
+        return end
+
+    def turning(self, *, after: float, until: float) -> frozenset[str]:
+        """Tenants of whom some entitlement begins in ``after`` < time ≤ ``until`` (epoch seconds)."""
+        turns = self._index.turns
+        return frozenset(tenant for _, tenant in turns[_place(turns, after) : _place(turns, until)])
+
+    def next_turn(self, *, after: float) -> float:
+        """When the next entitlement begins, whosever it is; infinity where none does."""
+        turns = self._index.turns
+        place = _place(turns, after)
+        return turns[place][0] if place < len(turns) else math.inf
+
+
+def _place(turns: Sequence[tuple[float, str]], moment: float) -> int:
+    """The first that begins after ``moment``."""
+    return bisect.bisect_right(turns, moment, key=lambda turn: turn[0])
 
 
 def effective_issuer(application: Application, issuers: Sequence[str]) -> str | None:

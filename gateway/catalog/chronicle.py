@@ -24,6 +24,7 @@ REVISIONS = sa.Table(
     METADATA,
     sa.Column("name", sa.String(63), primary_key=True),
     sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    # Epoch milliseconds: two changes within a second are two.
     sa.Column("published_at", sa.BigInteger, nullable=False),
     sa.Column("title", sa.Text, nullable=False),
     sa.Column("currency", sa.String(3), nullable=False),
@@ -49,10 +50,10 @@ ENTITLEMENTS = sa.Table(
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A plan's revision and since when it is there, epoch seconds. The plan has no limits: bills need none."""
+    """A plan's revision and since when it is there, epoch milliseconds. The plan has no limits: bills need none."""
 
     plan: Plan
-    published_at: int
+    published_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +75,20 @@ class Held:
     is_first: bool
 
 
-def write_down(connection: sa.Connection, after: Mapping[Key, Stored], *, now: int) -> None:
+def write_down(connection: sa.Connection, after: Mapping[Key, Stored], *, now: float) -> None:
     """Bring the chronicle up to what the catalog says ``now``; nothing happens where it says that already."""
-    _write_revisions(connection, after, now=now)
-    _write_entitlements(connection, after, now=now)
+    _write_revisions(connection, after, now_ms=int(now * 1000))
+    _write_entitlements(connection, after, now=int(now))
 
 
-def _write_revisions(connection: sa.Connection, after: Mapping[Key, Stored], *, now: int) -> None:
+def _write_revisions(connection: sa.Connection, after: Mapping[Key, Stored], *, now_ms: int) -> None:
     query = sa.select(REVISIONS.c.name, REVISIONS.c.revision)
     there = {(row[0], row[1]) for row in connection.execute(query)}
     rows = [
         {
             "name": key[1],
             "revision": int(key[2]),
-            "published_at": now,
+            "published_at": now_ms,
             "title": one.fields["title"],
             "currency": one.fields["currency"],
             "pricing": stable_json(one.fields["pricing"]),

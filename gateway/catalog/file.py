@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import date
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,8 @@ from gateway.catalog.validation import (
     validate_catalog,
 )
 from gateway.errors import ConfigurationProblems
+from gateway.limits.scopes import EACH_APPLICATION, PACED, SCOPES, STREAMS
+from gateway.limits.standing import rate_of
 from gateway.model import Application, Entitlement, Plan, Product, Tenant
 
 __all__ = ["RATES", "load_catalog", "validate_catalog"]
@@ -238,7 +240,7 @@ class _Reading:
 
 
 def _limits(plan: Section) -> dict[str, Any]:
-    limits = plan.section("limits", keys=(*RATES, *QUOTAS))
+    limits = plan.section("limits", keys=(*RATES, *QUOTAS, *SCOPES))
     if limits is None:
         plan.refuse("limits", allowed=f"a mapping with {', '.join(RATES)}")
         return {}
@@ -250,6 +252,29 @@ def _limits(plan: Section) -> dict[str, Any]:
             found[key] = _count(limits, key)
         else:
             limits.refuse_nulls(key)
+    limits.refuse_nulls(*SCOPES)
+    streams = {
+        stream: _tighter(Section(node, f"{limits.path(STREAMS)}.{stream}", limits.problems, keys=PACED), found)
+        for stream, node in limits.members(STREAMS, allowed="a mapping of streams to their tighter rates")
+    }
+    if streams:
+        found[STREAMS] = streams
+    each = limits.section(EACH_APPLICATION, keys=PACED) if EACH_APPLICATION in limits else None
+    if each is not None:
+        found[EACH_APPLICATION] = _tighter(each, found)
+    return found
+
+
+def _tighter(section: Section, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Rates of a part of a plan, none of them above the plan's own."""
+    found = {key: _rate(section, key) for key in PACED if key in section}
+    if not found and isinstance(section.node.value, dict):
+        allowed = f"at least one of {', '.join(PACED)}"
+        section.problems.add(section.node.place, section.name, got=section.node.value, allowed=allowed)
+    for key in found:
+        tighter, whole = rate_of(found, key), rate_of(plan, key)
+        if tighter is None or (whole is not None and tighter[0] > whole[0]):
+            section.refuse(key, allowed="a rate that is not above the plan's own")
     return found
 
 

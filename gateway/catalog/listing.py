@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from gateway.limits.scopes import limits_on
 from gateway.model import Contract, FilterField, Masks, Plan
 from gateway.subscription.mask import hides
 
@@ -27,7 +28,7 @@ def partner_entry(contract: Contract, plan: Plan, base_url: str, *, masks: Masks
         "filters": [{"name": one.name, "type": one.type} for one in visible_filters(contract, masks)],
         "scopes": list(contract.scopes),
         "row_filtered": contract.row_filter is not None,
-        "limits": {name: _copy(limit) for name, limit in sorted(plan.limits.items())},
+        "limits": limits_on(plan.limits, contract.stream),
         "replay": {
             "earliest": contract.replay.earliest,
             "time": contract.replay.time,
@@ -61,7 +62,3 @@ def visible_filters(contract: Contract, masks: Masks = ()) -> tuple[FilterField,
 def _link(stream: str, transport: str) -> str:
     url = f"{stream}/{_PATHS[transport]}"
     return "ws" + url.removeprefix("http") if transport == "ws" and url.startswith("http") else url
-
-
-def _copy(limit: Any) -> Any:
-    return dict(limit) if isinstance(limit, dict) else limit

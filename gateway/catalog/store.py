@@ -75,7 +75,7 @@ class Store:
             if dry_run or not planned.diff:
                 return replace(planned.diff, revision=revision)
             _write(connection, planned.diff.changes, planned.after)
-            write_down(connection, planned.after, now=int(self._clock.now()))
+            write_down(connection, planned.after, now=self._clock.now())
             bump_revision(connection)
             action = "apply --prune" if prune else "apply"
             append_step(connection, Step(revision + 1, self._now(), FILE, actor, action, planned.diff.changes))
@@ -85,7 +85,7 @@ class Store:
         """Write down what the catalog says, where a gateway of an older version changed it without doing so."""
         with self._writing() as connection:
             lock_revision(connection)
-            write_down(connection, _stored(connection), now=int(self._clock.now()))
+            write_down(connection, _stored(connection), now=self._clock.now())
 
     def suspend(self, tenant: str, *, suspended: bool, audit: Entry | None = None) -> bool:
         """Set or lift an admin's suspension, which outlives every apply. False where there is no such tenant.

@@ -309,13 +309,20 @@ def _check_telemetry(settings: Settings) -> Finding:
 
 
 async def _check_redis(settings: Settings) -> Finding:
-    if settings.redis.url is None:
-        return Finding("redis", ok=True, details=["not configured (redis.url)"])
-    from gateway.limits.redis import RedisLink
+    from gateway.config.adapters import redis_link
 
-    link = RedisLink(settings.redis.url.get_secret_value())
     try:
-        return await _ask("redis", link.ping(), f"{link.name} answers")
+        link = redis_link(settings)
+    except ConfigurationProblems as error:
+        return Finding("redis", ok=False, details=error.problems)
+    if link is None:
+        return Finding("redis", ok=True, details=["not configured (redis.url)"])
+    try:
+        await link.try_out()
+    except ConnectionError as error:
+        return Finding("redis", ok=False, details=[str(error)])
+    else:
+        return Finding("redis", ok=True, details=[link.described()])
     finally:
         await link.close()
 

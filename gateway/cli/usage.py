@@ -155,9 +155,7 @@ def read_rows(
 
     question = replace(question, limit=MOST_ROWS)
     while True:
-        page = read_page(
-            lambda start, end: found.ledger.cells(tenant=tenant, start=start, end=end), question, measures=measures
-        )
+        page = read_page(found.ledger, question, tenant=tenant, measures=measures)
         yield from page.rows
         if page.next is None:
             return

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gateway.auth.apart import Apart
     from gateway.auth.issuer_store import IssuerStore
     from gateway.kafka.producer import Producer
+    from gateway.limits.redis import RedisLink
     from gateway.metering.metering import Metering
 
 
@@ -152,6 +153,27 @@ def database(settings: Settings) -> Database:
         statement_seconds=configured.statement_timeout_seconds,
     )
     return Database(configured.url.get_secret_value(), bounds=bounds)
+
+
+def redis_link(settings: Settings) -> RedisLink | None:
+    """The configured Redis, not connected to yet; None where there is none. Raises ConfigurationProblems where a file
+    that the settings name is not what it should be."""
+    from gateway.limits.redis import RedisFiles, RedisLink, SentinelUser
+
+    redis = settings.redis
+    if redis.url is None:
+        return None
+    files = RedisFiles(_text(redis.ssl_ca_file), _text(redis.ssl_cert_file), _text(redis.ssl_key_file))
+    files.check()
+    password = redis.sentinel_password
+    return RedisLink(
+        redis.url.get_secret_value(),
+        mode=redis.mode,
+        nodes=redis.sentinels if redis.mode == "sentinel" else redis.cluster_nodes,
+        service=redis.sentinel_service or "",
+        sentinel_user=SentinelUser(redis.sentinel_username, password.get_secret_value() if password else None),
+        files=files,
+    )
 
 
 def _text(path: Path | None) -> str | None:

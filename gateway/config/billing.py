@@ -15,12 +15,12 @@ class LegalIdentitySettings(Section):
     name: str = Field("", max_length=200, description="Full name of who issues; without it statements name nobody.")
     address: tuple[str, ...] = Field((), max_length=8, description="Full address, line by line.")
     vat_id: str = Field("", max_length=40, description="VAT identification number.")
-    register: str = Field("", max_length=200, description="Company register and number, where these are asked for.")
+    registration: str = Field("", max_length=200, description="Company register and number, where these are asked for.")
     contact: str = Field("", max_length=200, description="Where questions about a statement go.")
 
     @model_validator(mode="after")
     def _is_named(self) -> Self:
-        if not self.name and (self.address or self.vat_id or self.register or self.contact):
+        if not self.name and (self.address or self.vat_id or self.registration or self.contact):
             raise ValueError("name must be given together with the other members")
         return self
 

@@ -47,6 +47,10 @@ class Lender(Protocol):
         """Call ``account.question`` soon, and ``account.answer`` or ``account.unanswered`` afterwards."""
         ...
 
+    def report_later(self, account: Account) -> None:
+        """Call ``account.report`` in ``HELD_US``, and again whenever it says."""
+        ...
+
 
 class Account:
     """Everything runs on the loop; nothing waits but ``take``. It has at most one timer and one open question."""
@@ -67,6 +71,7 @@ class Account:
         "_turns_us",
         "_when_us",
         "is_crowded",
+        "is_filed",
         "key",
         "leases",
         "number",
@@ -80,6 +85,7 @@ class Account:
         self.plan = plan
         self.leases: dict[str, Lease] = {}
         self.is_crowded = False
+        self.is_filed = False
         self.number = 0
         self._lender = lender
         self._readers = 0
@@ -119,6 +125,7 @@ class Account:
             self._readers
             or self._asking
             or self._timer is not None
+            or self.is_filed
             or any(lease.left > 0 or lease.late for lease in self.leases.values())
         )
 
@@ -129,10 +136,13 @@ class Account:
         if lease.left <= 0:
             self._follow()
             lease.ripen(now_us=self._lender.now_us())
+        if self._turns and not self._queue:
+            self._lapse(self._lender.now_us())
         # What a turn leaves over is not for whoever comes first.
         room = min(lease.left, turn) if turn > 0 or self.is_crowded else lease.left
         if room <= 0:
             pace.lacks = lease
+            lease.is_wanted = True
             self.mark()
             return 0
         return room
@@ -151,6 +161,9 @@ class Account:
             pace.place = self._places
         self._end_turn(pace)
         pace.waiter = waiter
+        for leases in pace.needs():
+            for lease in leases:
+                lease.is_wanted = True
         # Who had a turn and found nothing left, since a record took more than was there, keeps the place it had.
         index = len(self._queue)
         while index and self._queue[index - 1].place > pace.place:
@@ -195,11 +208,14 @@ class Account:
         pace.turn = pace.byte_turn = 0
         self.is_crowded = bool(self._queue or self._turns)
 
-    def _hand_out(self, now_us: int) -> None:
-        """Give turns to those who wait, the first first, each an equal part."""
+    def _lapse(self, now_us: int) -> None:
         if self._turns and now_us - self._turns_us > TURN_US:
             for pace in list(self._turns):
                 self._end_turn(pace)
+
+    def _hand_out(self, now_us: int) -> None:
+        """Give turns to those who wait, the first first, each an equal part."""
+        self._lapse(now_us)
         if not self._turns:
             self._turns_us = now_us
         waiting, skipped, woken = len(self._queue), deque[Pace](), list[Waiter]()
@@ -212,9 +228,10 @@ class Account:
             if free <= 0 or free_bytes <= 0:
                 skipped.append(pace)
                 continue
-            pace.turn, pace.byte_turn = max(1, free // waiting), max(1, free_bytes // waiting)
-            _promise(needs, pace.turn, pace.byte_turn)
-            self._turns[pace] = needs
+            if any(lease.is_scarce for leases in needs for lease in leases):
+                pace.turn, pace.byte_turn = max(1, free // waiting), max(1, free_bytes // waiting)
+                _promise(needs, pace.turn, pace.byte_turn)
+                self._turns[pace] = needs
             waiter, pace.waiter = pace.waiter, None
             if waiter is not None:
                 woken.append(waiter)
@@ -244,6 +261,7 @@ class Account:
                     self.mark()
                 return 0
             now_us = self._lender.now_us()
+            lease.is_wanted = True
             self.mark()
             if lease.is_over(now_us=now_us):
                 return max(1, math.ceil(lease.resume_in_us(now_us=now_us) / 1000))
@@ -276,7 +294,9 @@ class Account:
         self._ask_when_due(self._lender.now_us())
 
     def _ask_when_due(self, now_us: int) -> None:
-        short = [lease for lease in self.leases.values() if lease.left < lease.low or lease.waiting]
+        short = [
+            lease for lease in self.leases.values() if lease.is_wanted and (lease.left < lease.low or lease.waiting)
+        ]
         if not short:
             self._marked = False
             return
@@ -294,10 +314,16 @@ class Account:
         now_us = self._lender.now_us()
         if self._question is not None and now_us - self._question_us < HELD_US:
             return self._question
-        idle = not self._marked and not any(lease.used or lease.late for lease in self.leases.values())
+        leases = [lease for lease in self.leases.values() if lease.is_wanted]
+        idle = not self._marked
+        if idle:
+            for lease in leases:
+                if lease.used or lease.late:
+                    idle = False
+                    break
         self.number = number
         self._question_us = self._asked_us = now_us
-        self._question = [lease.ask(now_us=now_us, gives_back=idle) for lease in self.leases.values()]
+        self._question = [lease.ask(now_us=now_us, gives_back=idle) for lease in leases]
         return self._question
 
     def answer(self, given: list[Given]) -> None:
@@ -341,29 +367,41 @@ class Account:
     def _look(self, now_us: int) -> None:
         """See what has come, who may go on, whether to ask, and when to look again."""
         for lease in self.leases.values():
-            lease.ripen(now_us=now_us)
+            if lease.is_coming:
+                lease.ripen(now_us=now_us)
         if self._queue:
             self._hand_out(now_us)
-        if not self._asking and not self._lender.is_away:
-            if self._marked or any(
-                lease.left < lease.low for lease in self.leases.values() if lease.used or self._queue
-            ):
+        if self._lender.is_away:
+            self._marked = False
+        elif not self._asking:
+            if self._marked or self._is_short():
                 self._marked = True
                 self._ask_when_due(now_us)
-            elif self._asked_us is not None and any(lease.left or lease.unripe() for lease in self.leases.values()):
-                self._report_when_due(now_us)
+            if not self.is_filed:
+                self.is_filed = True
+                self._lender.report_later(self)
         if self._queue:
             # Tokens may be there that are promised; whoever does not use his turn in time loses it.
             lacking = {pace.lacks for pace in islice(self._queue, _LOOKED_AT)}
             self._wake_in(min(max(STEP_US, lease.ripe_in_us(now_us=now_us) or 5 * STEP_US) for lease in lacking))
 
-    def _report_when_due(self, now_us: int) -> None:
-        due_in_us = (self._asked_us or 0) + HELD_US - now_us
+    def _is_short(self) -> bool:
+        for lease in self.leases.values():
+            if lease.left < lease.low and lease.is_wanted and (self._queue or lease.used):
+                return True
+        return False
+
+    def report(self) -> int | None:
+        """Tell what is held, if that was not told for long. When to look again, in microseconds; None: nothing is."""
+        if self._asking or self._lender.is_away or not any(lease.has_something for lease in self.leases.values()):
+            self.is_filed = self._asking
+            return HELD_US if self._asking else None
+        due_in_us = (self._asked_us or 0) + HELD_US - self._lender.now_us()
         if due_in_us > 0:
-            self._wake_in(due_in_us)
-        else:
-            self._asking = True
-            self._lender.ask(self, urgent=False)
+            return due_in_us
+        self._asking = True
+        self._lender.ask(self, urgent=False)
+        return HELD_US
 
     def _wake_in(self, delay_us: int) -> None:
         when_us = self._lender.now_us() + delay_us

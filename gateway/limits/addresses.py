@@ -8,21 +8,13 @@ from typing import Final
 
 from gateway.auth.buckets import Buckets
 from gateway.clock import Clock
-from gateway.errors import OverLimit
+from gateway.errors import TooManyAttempts
 
 CUSTOMER_BITS: Final = 64
 """Of an IPv6 address, what one customer has: counting single addresses would count nothing."""
 
 MOST_ADDRESSES: Final = 20_000
 """Remembered at most; the one that was refused longest ago is forgotten first."""
-
-
-class TooManyAttempts(OverLimit):
-    """Too many refused credentials from the caller's address; whose they were is not looked at any more for a while."""
-
-    code = "too_many_attempts"
-    title = "Too many refused credentials"
-    action = "Come back after the time given, with a token that is good."
 
 
 class Addresses:

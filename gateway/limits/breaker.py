@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -13,11 +13,10 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from gateway.clock import Clock
 
-log = logging.getLogger("gateway.limits")
-
 CALL_SECONDS: Final = 0.1
 """How long a call may take, with all that is tried again in it. Whoever waits for it waits no longer."""
 
+STEPS: Final = 4
 PROBE_SECONDS: Final = 0.5
 LONGEST_PROBE_SECONDS: Final = 5.0
 GOOD_PROBES: Final = 2
@@ -47,6 +46,10 @@ class Breaker:
         self._opened = asyncio.Event()
         self._probe_seconds = PROBE_SECONDS
 
+    def of(self, key: str) -> Breaker:
+        """The one for this key: itself. Where there are several, see ``breakers``."""
+        return self
+
     def nodes(self) -> int:
         """Gateways alive, as last known; at least 1."""
         return max(1, self._nodes())
@@ -63,7 +66,7 @@ class Breaker:
         if self.is_open:
             raise Away(self.reason)
         try:
-            async with asyncio.timeout(CALL_SECONDS):
+            async with _patience(CALL_SECONDS):
                 try:
                     return await ask()
                 except (ConnectionError, RedisError) as error:
@@ -109,7 +112,7 @@ class Breaker:
 
     async def _is_good(self, probe: Callable[[], Awaitable[object]]) -> bool:
         try:
-            async with asyncio.timeout(CALL_SECONDS / 2):
+            async with _patience(CALL_SECONDS / 2):
                 await probe()
         except (RedisError, OSError, TimeoutError) as error:
             self.reason = str(error) or f"no answer within {CALL_SECONDS * 500:.0f} ms"
@@ -117,6 +120,34 @@ class Breaker:
         return True
 
 
+@contextlib.asynccontextmanager
+async def _patience(seconds: float) -> AsyncIterator[None]:
+    """Raises TimeoutError when the loop has waited so long.
+
+    In steps, so that a loop that was held up itself does not take an answer that is there already for one that is not.
+    """
+    loop, left = asyncio.get_running_loop(), STEPS
+    timer: asyncio.TimerHandle | None = None
+
+    def wait_on() -> None:
+        nonlocal left, timer
+        left -= 1
+        if left:
+            timer = loop.call_later(seconds / STEPS, wait_on)
+        else:
+            deadline.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as deadline:
+        timer = loop.call_later(seconds / STEPS, wait_on)
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+
 def _is_broken(error: Exception) -> bool:
-    """The connection broke, rather than that the server answered something, or nothing in time."""
-    return isinstance(error, RedisConnectionError | ConnectionError) and not isinstance(error, RedisTimeoutError)
+    """The connection broke, rather than that the server answered something.
+
+    The link's own clock has run out where this process was held up; where the server is slow there is no time left.
+    """
+    return isinstance(error, RedisConnectionError | RedisTimeoutError | ConnectionError)

@@ -15,6 +15,7 @@ from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.errors import GatewayError, TooManyConnections
 from gateway.limits.breaker import Away
+from gateway.limits.parts import part_of, part_tag
 from gateway.limits.scripts import Call, Script, Scripts, whole
 from gateway.limits.standing import count_of
 from gateway.model import Grant
@@ -22,9 +23,6 @@ from gateway.model import Grant
 log = logging.getLogger("gateway.limits")
 LIMIT: Final = "connections"
 RETRY_MS: Final = 5_000
-SHARDS: Final = 16
-"""Seats lie in so many slots of a cluster: all that a node has in one of them is renewed at once."""
-
 KEYS_AT_ONCE: Final = 500
 TAKES_AT_ONCE: Final = 200
 MEMBERS_AT_ONCE: Final = 2_000
@@ -109,7 +107,7 @@ class Connections:
         self._free: dict[Key, list[str]] = {}
         self._news = asyncio.Event()
         self._changed = False
-        self._asking: list[tuple[Call, asyncio.Future[Any]]] = []
+        self._asking: list[tuple[Seat, Call, asyncio.Future[Any]]] = []
         self._sending: asyncio.Task[None] | None = None
         # Run twice they do the same: a seat is a name, and not a number that is counted up.
         self._take, self._keep, self._count = (
@@ -147,7 +145,7 @@ class Connections:
                 *(seat.name, _ms(self._timing.seat), cap, _ms(self._timing.settle), int(within_share))
             ]
             try:
-                answer = await self._ask(Call(_keys(seat.key), [*arguments, *freed]))
+                answer = await self._ask(seat, Call(_keys(seat.key), [*arguments, *freed]))
             except BaseException as error:
                 self._put_back(seat.key, freed)
                 if isinstance(error, Away):
@@ -158,10 +156,10 @@ class Connections:
             # Redis has just begun to know who is there.
             await asyncio.sleep(int(answer[2]) / 1000)
 
-    async def _ask(self, call: Call) -> Any:
+    async def _ask(self, seat: Seat, call: Call) -> Any:
         """What the script says, in one round trip with all who ask meanwhile: many open at once after an outage."""
         answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._asking.append((call, answer))
+        self._asking.append((seat, call, answer))
         if self._sending is None:
             self._sending = asyncio.ensure_future(self._send())
         return await answer
@@ -171,11 +169,14 @@ class Connections:
             while self._asking and self._scripts is not None:
                 batch, self._asking = self._asking[:TAKES_AT_ONCE], self._asking[TAKES_AT_ONCE:]
                 try:
-                    found = await whole(self._scripts.run(self._take, [call for call, _ in batch]))
+                    found = await whole(self._scripts.each(self._take, [call for _, call, _ in batch]))
                 except Away as error:
                     found = [error] * len(batch)
-                for (_, answer), one in zip(batch, found, strict=True):
-                    if not answer.done():
+                for (seat, _, answer), one in zip(batch, found, strict=True):
+                    if answer.done():
+                        # Nobody waits any more, and only now it is too late to be taken after it was given back.
+                        self._put_back(seat.key, [seat.name])
+                    else:
                         answer.set_exception(one) if isinstance(one, Away) else answer.set_result(one)
         finally:
             self._sending = None
@@ -295,7 +296,7 @@ class Connections:
             except Away as error:
                 # What is free lapses by itself. Whether Redis is there is others' to say.
                 log.debug("seats not renewed: %s", error)
-                return
+                continue
             for one, above in zip(batch, answer, strict=True):
                 for name in above:
                     self._close(one.key, name.decode(), one.cap)
@@ -363,10 +364,10 @@ def _digest(key: Key) -> str:
 
 
 def _shard(key: Key) -> int:
-    return int(_digest(key)[:4], 16) % SHARDS
+    return part_of(key[0])
 
 
 def _keys(*keys: Key) -> list[str]:
     """The shard's own key, then theirs, which are all in it; tenants' names stay out of Redis."""
-    shard = f"{_PREFIX}:{{{_shard(keys[0])}}}"
+    shard = f"{_PREFIX}:{part_tag(_shard(keys[0]))}"
     return [f"{shard}:since", *(f"{shard}:{_digest(key)}" for key in keys)]

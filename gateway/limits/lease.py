@@ -35,7 +35,9 @@ class Lease:
         "_local",
         "_local_left",
         "_retry_us",
+        "_share",
         "_target",
+        "is_wanted",
         "late",
         "left",
         "limit",
@@ -66,17 +68,16 @@ class Lease:
         self._level_us: int | None = None
         self._local: Bucket | None = None
         self._local_left = 0
-        self._target = self._share()
-        self.low = (self._target + 1) // 2
-
-    def _share(self) -> int:
-        return max(1, min(self.rate.capacity, self.rate.tokens_in(SHARE_US)))
+        self.is_wanted = False
+        """Whether it was ever asked for: what nobody needs is not borrowed."""
+        self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
+        self.low = (self._share + 1) // 2
 
     def change(self, rate: Rate, told_rate: int | float) -> None:
         """The plan has changed; what is held stays, up to the new burst."""
         self.rate, self.told_rate = rate, told_rate
-        self._target = self._share()
-        self.low = (self._target + 1) // 2
+        self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
+        self.low = (self._share + 1) // 2
         if self.left > rate.capacity:
             self._base -= self.left - rate.capacity
             self.left = rate.capacity
@@ -91,8 +92,25 @@ class Lease:
         """Whether an answer has told how much there is."""
         return self._level_us is not None
 
+    @property
+    def is_coming(self) -> bool:
+        """Whether there will be more without asking."""
+        return bool(self._coming) or self._local is not None
+
+    @property
+    def is_scarce(self) -> bool:
+        """Whether more comes only at the rate, so that it is to be shared out."""
+        return self.is_coming or self._level <= 0
+
+    @property
+    def has_something(self) -> bool:
+        """Whether it holds tokens that others could use."""
+        return self.left > 0 or bool(self._coming)
+
     def unripe(self) -> int:
         """Tokens that are promised to this process and not there yet."""
+        if not self._coming:
+            return 0
         return sum(amount - had for _, _, amount, had in self._coming)
 
     def is_over(self, *, now_us: int) -> bool:
@@ -190,8 +208,8 @@ class Lease:
         light = min(max(1, self.rate.capacity // 4), -(-int(self.use_per_second * LIGHT_US) // MICROSECONDS))
         # Who has spent it all before he could ask again gets twice as much, while there is so much.
         hungry = min(self.rate.capacity, 2 * used) if self.left <= 0 else 0
-        self._target = max(self._share(), light, hungry, self.waiting)
-        self.low = (max(self._share(), light) + 1) // 2
+        self._target = max(self._share, light, hungry, self.waiting)
+        self.low = (max(self._share, light) + 1) // 2
         owed, self.left = min(0, self.left), max(0, self.left)
         self._base = self.left
         # What is promised for later is enough for now, whatever else there is to ask for.

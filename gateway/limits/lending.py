@@ -12,6 +12,7 @@ answer costs nothing, and an answer or a question that comes twice counts once.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -200,14 +201,14 @@ def _dated(promise: Promise, now_us: int) -> Given:
     )
 
 
-def encode_exchange(number: int, asks: list[Ask]) -> bytes:
-    """An exchange as ``borrow.lua`` reads it: MessagePack."""
-    return msgspec.msgpack.encode((number, [ask.spelt() for ask in asks]))
+def encode_exchanges(exchanges: Iterable[tuple[int, list[Ask]]]) -> bytes:
+    """Exchanges with several accounts as ``borrow.lua`` reads them: MessagePack."""
+    return msgspec.msgpack.encode([(number, [ask.spelt() for ask in asks]) for number, asks in exchanges])
 
 
-_given = msgspec.msgpack.Decoder(list[Given])
+_given = msgspec.msgpack.Decoder(list[list[Given]])
 
 
-def decode_given(data: bytes) -> list[Given]:
-    """What ``borrow.lua`` answered. Raises msgspec.DecodeError."""
+def decode_given(data: bytes) -> list[list[Given]]:
+    """What ``borrow.lua`` answered, by account. Raises msgspec.DecodeError."""
     return _given.decode(data)

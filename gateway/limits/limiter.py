@@ -9,34 +9,33 @@ from collections.abc import Iterator
 from typing import Final
 
 from gateway.clock import Clock
-from gateway.limits.account import Account
+from gateway.limits.account import HELD_US, Account, Lender
 from gateway.limits.breaker import Away, Breaker
+from gateway.limits.breakers import Breakers
 from gateway.limits.bucket import MICROSECONDS, Rate
 from gateway.limits.lease import Lease
 from gateway.limits.pace import PLENTY, NarrowPace, Pace
+from gateway.limits.scopes import PACED, of_each_application, of_stream
 from gateway.limits.standing import Standing, rate_of
 from gateway.limits.store import Exchange, Store, account_key, name_tag
 from gateway.model import Grant, Plan
 
 log = logging.getLogger("gateway.limits")
 
-RECORDS: Final = "records_per_second"
-REPLAYED: Final = "replay_records_per_second"
-BYTES: Final = "bytes_per_second"
 REQUESTS: Final = "requests_per_second"
-PACED: Final = (RECORDS, REPLAYED, BYTES)
 
 GATHER_SECONDS: Final = 0.02
 """Questions that nobody waits for are put together for so long."""
 
+TICK_US: Final = 100_000
 SWEEP_SECONDS: Final = 10.0
-_AT_ONCE: Final = 500
+_AT_ONCE: Final = 100
 
 
 class Limiter:
     """One per process; everything runs on the event loop's thread."""
 
-    def __init__(self, store: Store, *, breaker: Breaker, clock: Clock) -> None:
+    def __init__(self, store: Store, *, breaker: Breaker | Breakers, clock: Clock) -> None:
         self.exchanges = 0
         self._store = store
         self._breaker = breaker
@@ -46,6 +45,9 @@ class Limiter:
         self._waiting: dict[Account, None] = {}
         self._gathering: asyncio.TimerHandle | None = None
         self._lending: asyncio.Task[None] | None = None
+        self._reports: dict[int, list[Account]] = {}
+        self._ticking: asyncio.TimerHandle | None = None
+        self._lenders: dict[Breaker, PartLender] = {}
         self._free = _unlimited()
         breaker.on_change.append(self._change)
 
@@ -53,24 +55,32 @@ class Limiter:
 
     def pace(self, grant: Grant) -> Pace | None:
         """How fast this read may go; None: as fast as it can. Never waits, never asks Redis. Close it with the read."""
-        limits = grant.plan.limits
-        plain = [rate_of(limits, limit) for limit in PACED]
-        narrow = (
-            [limits["streams"][grant.contract.stream]] if grant.contract.stream in limits.get("streams", ()) else []
-        )
-        if not narrow and plain == [None, None, None]:
+        limits, stream = grant.plan.limits, grant.contract.stream
+        rates = [rate_of(limits, limit) for limit in PACED]
+        narrow = {
+            f"stream:{stream}": of_stream(limits, stream),
+            f"application:{grant.principal.issuer}:{grant.application}": of_each_application(limits),
+        }
+        scopes = [(name_tag(name), tighter) for name, tighter in narrow.items() if tighter]
+        if not scopes and rates == [None, None, None]:
             return None
         account = self._account(grant.tenant, grant.plan.name)
         account.join()
         leases = [
             self._free if told is None else account.lease(limit, limit, told)
-            for limit, told in zip(PACED, plain, strict=True)
+            for limit, told in zip(PACED, rates, strict=True)
         ]
-        if not narrow:
+        if not scopes:
             return Pace(account, *leases)
-        tag = name_tag(grant.contract.stream)
         records, replayed, data_bytes = (
-            (lease, *(account.lease(f"{limit}@{tag}", limit, told) for one in narrow if (told := rate_of(one, limit))))
+            (
+                lease,
+                *(
+                    account.lease(f"{limit}@{tag}", limit, told)
+                    for tag, tighter in scopes
+                    if (told := rate_of(tighter, limit)) is not None
+                ),
+            )
             for limit, lease in zip(PACED, leases, strict=True)
         )
         return NarrowPace(account, records, replayed, data_bytes)
@@ -103,9 +113,16 @@ class Limiter:
     def _account(self, tenant: str, plan: str) -> Account:
         account = self._accounts.get((tenant, plan))
         if account is None:
-            account = Account(self, account_key(tenant, plan), tenant=tenant, plan=plan)
+            key = account_key(tenant, plan)
+            account = Account(self._lender(key), key, tenant=tenant, plan=plan)
             self._accounts[tenant, plan] = account
         return account
+
+    def _lender(self, key: str) -> Lender:
+        breaker = self._breaker.of(key)
+        if breaker is self._breaker:
+            return self
+        return self._lenders.setdefault(breaker, PartLender(self, breaker))
 
     # ---- for the accounts ----------------------------------------------------------------------------------------
 
@@ -136,6 +153,27 @@ class Limiter:
         elif self._gathering is None:
             self._gathering = loop.call_later(GATHER_SECONDS, self._begin)
 
+    def report_later(self, account: Account) -> None:
+        """See ``Lender``."""
+        self._file(account, HELD_US)
+
+    def _file(self, account: Account, delay_us: int) -> None:
+        # One timer for all accounts: with ten thousand of them, one each would cost more than their questions.
+        self._reports.setdefault((self.now_us() + delay_us) // TICK_US + 1, []).append(account)
+        if self._ticking is None:
+            self._ticking = asyncio.get_running_loop().call_later(TICK_US / MICROSECONDS, self._tick)
+
+    def _tick(self) -> None:
+        self._ticking = None
+        now = self.now_us() // TICK_US
+        for tick in [tick for tick in self._reports if tick <= now]:
+            for account in self._reports.pop(tick):
+                again_in_us = account.report()
+                if again_in_us is not None:
+                    self._file(account, again_in_us)
+        if self._reports and self._ticking is None:
+            self._ticking = asyncio.get_running_loop().call_later(TICK_US / MICROSECONDS, self._tick)
+
     def _begin(self) -> None:
         self._gathering = None
         if self._lending is None:
@@ -158,14 +196,11 @@ class Limiter:
             asks = account.question(next(self._numbers))
             exchanges.append(Exchange(account.key, account.number, asks))
         self.exchanges += len(exchanges)
-        try:
-            answers = await self._store.lend(exchanges)
-        except Away:
-            for account in batch:
+        for account, given in zip(batch, await self._store.lend(exchanges), strict=True):
+            if isinstance(given, Away):
                 account.unanswered()
-            return
-        for account, given in zip(batch, answers, strict=True):
-            account.answer(given)
+            else:
+                account.answer(given)
 
     def _change(self) -> None:
         """The breaker opened or closed. Who waits is looked after in another way now; the others see it in time."""
@@ -190,8 +225,9 @@ class Limiter:
     async def close(self) -> None:
         """Give back what is borrowed, as far as somebody is there to take it."""
         self._breaker.on_change.remove(self._change)
-        if self._gathering is not None:
-            self._gathering.cancel()
+        for timer in (self._gathering, self._ticking):
+            if timer is not None:
+                timer.cancel()
         if self._lending is not None:
             self._lending.cancel()
             await asyncio.wait([self._lending])
@@ -200,12 +236,26 @@ class Limiter:
             for account in self._accounts.values()
             if (asks := account.close())
         ]
-        try:
-            for begin in range(0, len(exchanges), _AT_ONCE):
-                await self._store.lend(exchanges[begin : begin + _AT_ONCE])
-        except Away as error:
-            log.debug("what was borrowed is not given back: %s", error)
+        for begin in range(0, len(exchanges), _AT_ONCE):
+            # Where nobody answers, it lapses.
+            await self._store.lend(exchanges[begin : begin + _AT_ONCE])
         self._accounts.clear()
+
+
+class PartLender:
+    """The limiter as accounts of one part of a cluster see it: away when their part is."""
+
+    def __init__(self, limiter: Limiter, breaker: Breaker) -> None:
+        self._breaker = breaker
+        self.now_us = limiter.now_us
+        self.nodes = limiter.nodes
+        self.ask = limiter.ask
+        self.report_later = limiter.report_later
+
+    @property
+    def is_away(self) -> bool:
+        """See ``Lender``."""
+        return self._breaker.is_open
 
 
 def _unlimited() -> Lease:

@@ -30,8 +30,8 @@ LAST_PART: Final = 10
 """When less than one part in so many is left, nodes say more often what they have, and give back what they do not
 use: then another one may need it."""
 
-QUICK_SECONDS: Final = 1.0
-"""A portion that is used up faster than this was too small."""
+QUICK_SECONDS: Final = 5.0
+"""A portion that is used up faster than this was too small: what is in hand has to outlast a Redis that stumbles."""
 
 REST_SECONDS: Final = 10.0
 LAST_REST_SECONDS: Final = 1.0

@@ -35,6 +35,10 @@ class RedisQuotas:
         # Each says what is so, and not what is more: run twice they do the same.
         self._tell, self._restore = (Script(name, repeatable=True) for name in ("tell_quota", "restore_quota"))
 
+    def apart(self, asks: Sequence[Ask]) -> list[list[int]]:
+        """The asks, by their place here, in groups of which one may be away while another is not."""
+        return self._scripts.apart([_key(ask.key) for ask in asks])
+
     async def tell(self, asks: Sequence[Ask], *, now: float) -> list[Told | None]:
         """The answers; None where Redis knows nothing of the quota, and has to be told by ``restore`` first."""
         calls = [

@@ -28,8 +28,15 @@ RECHECK_SECONDS: Final = 5.0
 """How often a quota that is used up is asked for again, where reads come: another node may have given back."""
 
 
+GRACE_SECONDS: Final = 2.5
+"""How long Redis may be away before portions come from the database: by then that holds what others had from Redis,
+and one node's own trouble has passed. Two books at once would each know half."""
+
+
 class SharedQuotas(Protocol):
     """Where all nodes meet; ``quota_redis.RedisQuotas`` is one."""
+
+    def apart(self, asks: Sequence[Ask]) -> list[list[int]]: ...
 
     async def tell(self, asks: Sequence[Ask], *, now: float) -> list[Told | None]: ...
 
@@ -60,6 +67,7 @@ class Quotas:
         zone: Callable[[str], str],
         clock: Clock,
         rest_seconds: float = REST_SECONDS,
+        grace_seconds: float = GRACE_SECONDS,
     ) -> None:
         """``work`` runs what blocks in a thread; ``zone`` is a tenant's, by its name."""
         self._shared = shared
@@ -70,6 +78,8 @@ class Quotas:
         self._zone = zone
         self._clock = clock
         self._rest_seconds = rest_seconds
+        self._grace_seconds = grace_seconds
+        self._away_since: dict[QuotaKey, float] = {}
         self._shares: dict[tuple[str, str, str], Share] = {}
         self._needed: set[Share] = set()
         self._written: dict[QuotaKey, tuple[int, int]] = {}
@@ -193,12 +203,35 @@ class Quotas:
                 share.take(ask, told, now=self._clock.monotonic())
 
     async def _tell(self, asks: list[Ask]) -> Sequence[Told | None]:
-        if self._shared is not None:
-            try:
-                return await self._tell_shared(self._shared, asks)
-            except Away as error:
-                log.debug("quotas are asked of the database: %s", error)
-                self._to_restore.update(ask.key for ask in asks)
+        if self._shared is None:
+            return await self._tell_kept(asks)
+        told: list[Told | None] = [None] * len(asks)
+        groups = self._shared.apart(asks)
+        found = await asyncio.gather(
+            *(self._tell_group(self._shared, [asks[index] for index in group]) for group in groups)
+        )
+        for group, answers in zip(groups, found, strict=True):
+            for index, one in zip(group, answers, strict=True):
+                told[index] = one
+        return told
+
+    async def _tell_group(self, shared: SharedQuotas, asks: list[Ask]) -> Sequence[Told | None]:
+        now = self._clock.monotonic()
+        try:
+            answers = await self._tell_shared(shared, asks)
+        except Away as error:
+            log.debug("quotas are not in Redis: %s", error)
+        else:
+            for ask in asks:
+                self._away_since.pop(ask.key, None)
+            return answers
+        since = min(self._away_since.setdefault(ask.key, now) for ask in asks)
+        if self._nodes() > 1 and now - since < self._grace_seconds:
+            return [None] * len(asks)
+        self._to_restore.update(ask.key for ask in asks)
+        return await self._tell_kept(asks)
+
+    async def _tell_kept(self, asks: list[Ask]) -> Sequence[Told]:
         answers: list[Told] = await self._work(self._kept.tell, asks, now=self._clock.now())
         for ask, told in zip(asks, answers, strict=True):
             self._written[ask.key] = (told.given, ask.used)

@@ -27,6 +27,14 @@ class Scripts(Protocol):
         """What each run returns, all in one round trip. Raises Away."""
         ...
 
+    def apart(self, keys: Sequence[str]) -> list[list[int]]:
+        """The keys, by their place here, in groups of which one may be away while another is not."""
+        ...
+
+    async def each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """As ``run``; in a cluster some may be away and the others not: with Away in the place of their answers."""
+        ...
+
 
 async def whole(asking: Coroutine[Any, Any, T]) -> T:
     """What ``asking`` of Redis returns or raises. Whoever waits for it can be cancelled; the asking then goes on.

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import time
 from collections.abc import Sequence
 from importlib import resources
 from typing import Any, Final, NamedTuple, Protocol
 
-from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from gateway.limits.breaker import Breaker
+from gateway.limits.breaker import Away, Breaker
+from gateway.limits.breakers import Breakers
 from gateway.limits.bucket import Rate
-from gateway.limits.lending import Account, Ask, Given, decode_given, encode_exchange
+from gateway.limits.lending import Account, Ask, Given, decode_given, encode_exchanges
+from gateway.limits.parts import part_of, part_tag
 
 COMMANDS: Final = ("EVALSHA", "EVAL", "GET", "SET", "TIME")
 """What lending asks of Redis, for an ACL user: ``+evalsha +eval +get +set +time``, on ``~gateway:limits:*``."""
 
 KEY_PREFIX: Final = "gateway:limits:1"
-MOST_KEYS: Final = 100
+MOST_KEYS: Final = 50
 """So many accounts go into one call of the script: Redis does nothing else meanwhile."""
 
 
 def tenant_tag(tenant: str) -> str:
-    """A tenant in a key: a hash in braces, so that no name leaves its key and all keys of a tenant share a slot."""
-    return "{" + hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()[:32] + "}"
+    """A tenant in a key: its part in braces, so that all keys of a part share a slot, and a hash, so that no name
+    leaves its key."""
+    return f"{part_tag(part_of(tenant))}:{hashlib.sha256(tenant.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}"
 
 
 def name_tag(name: str) -> str:
@@ -65,8 +68,8 @@ class Exchange(NamedTuple):
 class Store(Protocol):
     """Where accounts are kept."""
 
-    async def lend(self, exchanges: Sequence[Exchange]) -> list[list[Given]]:
-        """The answers, in order. Raises Away."""
+    async def lend(self, exchanges: Sequence[Exchange]) -> Sequence[list[Given] | Away]:
+        """The answers, in order; Away in the place of one that nobody gave."""
         ...
 
     def sweep(self) -> None:
@@ -74,21 +77,61 @@ class Store(Protocol):
         ...
 
 
-class RedisStore:
-    """Accounts in Redis. Keys hold hashes, all of them expire, and time is the server's."""
+class Client(Protocol):
+    """The link's: ``routed.Routed``, or the library's own for one server."""
 
-    def __init__(self, client: Redis, breaker: Breaker, *, node: str, is_cluster: bool = False) -> None:
+    def pipeline(self, transaction: bool = False) -> Any:
+        """Several commands in one round trip."""
+        ...
+
+
+class RedisStore:
+    """Accounts in Redis. Keys hold hashes, all of them expire, and time is the server's.
+
+    In a cluster, where ``breaker`` is several, what is of one part is asked together, beside the other parts.
+    """
+
+    def __init__(self, client: Client, breaker: Breaker | Breakers, *, node: str) -> None:
         self.breaker = breaker
         self.calls = 0
         self._client = client
         self._node = node
-        self._keys_at_once = 1 if is_cluster else MOST_KEYS
         self._borrow = Script("borrow", repeatable=True)
 
     async def run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """Run a script so many times in one round trip; the answers in order. Raises Away, and within 100 ms."""
+        answers = await self.each(script, calls)
+        for answer in answers:
+            if isinstance(answer, Away):
+                raise answer
+        return answers
+
+    async def each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """As ``run``, with Away in the place of the answers that nobody gave."""
         self.calls += 1
-        return await self.breaker.call(lambda: self._run(script, calls), repeatable=script.repeatable)
+        answers: list[Any] = [None] * len(calls)
+        parts = self.apart([call.keys[0] for call in calls])
+        asking = [self._ask(script, [calls[index] for index in indices]) for indices in parts]
+        found = [await asking[0]] if len(asking) == 1 else await asyncio.gather(*asking)
+        for indices, some in zip(parts, found, strict=True):
+            for index, answer in zip(indices, some, strict=True):
+                answers[index] = answer
+        return answers
+
+    def apart(self, keys: Sequence[str]) -> list[list[int]]:
+        """The keys, by their place here, in groups of which one may be away while another is not."""
+        parts: dict[Breaker, list[int]] = {}
+        for index, key in enumerate(keys):
+            parts.setdefault(self.breaker.of(key), []).append(index)
+        return list(parts.values())
+
+    async def _ask(self, script: Script, calls: Sequence[Call]) -> Sequence[Any]:
+        try:
+            return await self.breaker.of(calls[0].keys[0]).call(
+                lambda: self._run(script, calls), repeatable=script.repeatable
+            )
+        except Away as error:
+            return [error] * len(calls)
 
     async def _run(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         answers = await self._send("EVALSHA", script.sha, calls)
@@ -111,34 +154,37 @@ class RedisStore:
         found: list[Any] = await pipeline.execute(raise_on_error=False)
         return found
 
-    async def lend(self, exchanges: Sequence[Exchange]) -> list[list[Given]]:
+    async def lend(self, exchanges: Sequence[Exchange]) -> Sequence[list[Given] | Away]:
         """See ``Store``."""
-        return [decode_given(answer) for answer in await self._lend(exchanges)]
-
-    async def _lend(self, exchanges: Sequence[Exchange]) -> list[bytes]:
-        answers = await self.run(self._borrow, self._calls(exchanges))
-        return [answer for several in answers for answer in several]
-
-    def _calls(self, exchanges: Sequence[Exchange]) -> list[Call]:
-        size = self._keys_at_once
-        parts = [exchanges[begin : begin + size] for begin in range(0, len(exchanges), size)]
-        return [
-            Call(
-                [one.key for one in part],
-                [self._node, *(encode_exchange(one.number, one.asks) for one in part)],
+        found: list[list[Given] | Away] = [Away()] * len(exchanges)
+        parts = self.apart([one.key for one in exchanges])
+        batches = [part[at : at + MOST_KEYS] for part in parts for at in range(0, len(part), MOST_KEYS)]
+        calls = [self._call([exchanges[index] for index in batch]) for batch in batches]
+        for batch, answer in zip(batches, await self.each(self._borrow, calls), strict=True):
+            given: Sequence[list[Given] | Away] = (
+                [answer] * len(batch) if isinstance(answer, Away) else decode_given(answer)
             )
-            for part in parts
-        ]
+            for index, one in zip(batch, given, strict=True):
+                found[index] = one
+        return found
+
+    def _call(self, exchanges: Sequence[Exchange]) -> Call:
+        return Call(
+            [one.key for one in exchanges],
+            [self._node, encode_exchanges((one.number, one.asks) for one in exchanges)],
+        )
 
     def sweep(self) -> None:
         """See ``Store``: keys expire by themselves."""
 
-    async def probe(self) -> None:
-        """Lend from an account of nobody, past the breaker: raises what stands in the way of lending."""
+    async def probe(self, part: int = 0) -> None:
+        """Lend from an account of nobody, past the breaker: raises what stands in the way of lending in this part."""
         exchange = Exchange(
-            f"{KEY_PREFIX}:probe", time.monotonic_ns() // 1000, [Ask("probe", Rate.of(1, 1), want=1, start=1)]
+            f"{KEY_PREFIX}:probe:{part_tag(part)}",
+            time.monotonic_ns() // 1000,
+            [Ask("probe", Rate.of(1, 1), want=1, start=1)],
         )
-        await self._run(self._borrow, self._calls([exchange]))
+        await self._run(self._borrow, [self._call([exchange])])
 
 
 class MemoryStore:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -83,6 +84,7 @@ class DeliveryAudit:
         self._source = source
         self._run = run
         self._max_pending = max_pending
+        self._max_open = max_pending // 5
         self._is_begun = False
         self._is_lossy = False
         self._open: dict[_Who, _Open] = {}
@@ -137,11 +139,15 @@ class DeliveryAudit:
         place = (grant.contract.stream, transport)
         self.taken_back[place] = self.taken_back.get(place, 0) + records
 
-    async def flush(self) -> None:
-        """Write down everything that was noted. What cannot be written now stays for the next time, within a bound."""
+    async def flush(self, *, now: float | None = None) -> None:
+        """Write down the stretches that began a minute before ``now`` (epoch seconds; None: all). What cannot be
+        written now stays for the next time, within a bound."""
         await self._declare()
-        for who in list(self._open):
-            self._close(who, self._open[who])
+        if now is None or len(self._open) > self._max_open:
+            now = math.inf
+        for who, one in list(self._open.items()):
+            if now - one.began >= STRETCH_SECONDS:
+                self._close(who, one)
         while self._pending:
             batch = self._pending[:MAX_BATCH]
             try:
@@ -194,7 +200,7 @@ class DeliveryAudit:
         if over > 0:
             del self._pending[:over]
             self.lost += over
-            log.warning("deliveries were not written down", extra={"fields": {"lost": over, "lost_in_all": self.lost}})
+            log.warning("%d notes of deliveries were lost: the database was away too long", over)
 
     def statistics(self) -> dict[str, int]:
         """Deliveries that wait, were written down, were lost."""

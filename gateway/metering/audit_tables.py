@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 
-from gateway.catalog.tables import METADATA
-
-__all__ = ["DELIVERIES", "DRIFTS", "METADATA", "NOTED", "UPKEEP"]
-
+METADATA = sa.MetaData()
 _NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 
 DELIVERIES = sa.Table(
@@ -19,7 +16,7 @@ DELIVERIES = sa.Table(
     sa.Column("application", sa.String(255), nullable=False),
     sa.Column("stream", sa.String(255), nullable=False),
     sa.Column("transport", sa.String(16), nullable=False),
-    sa.Column("session", sa.String(64), nullable=False),
+    sa.Column("session", sa.String(128), nullable=False),
     # Epoch milliseconds, both of them.
     sa.Column("began", sa.BigInteger, nullable=False),
     sa.Column("ended", sa.BigInteger, nullable=False),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from gateway.clock import Clock
 from gateway.metering.question import MOST_ROWS, Question, parse_next
-from gateway.metering.report import Cells, Page, read_page
+from gateway.metering.report import Page, UsageSource, read_page
 from gateway.usage import MEASURES
 
 AT_ONCE: Final = 2
@@ -17,18 +17,6 @@ AT_ONCE: Final = 2
 
 Run = Callable[..., Awaitable[Any]]
 """Runs blocking work in a thread, with its arguments."""
-
-
-class UsageSource(Protocol):
-    """The ledger, as those see it who ask."""
-
-    def cells(self, *, tenant: str | None, start: int, end: int) -> Cells:
-        """What begins within these epoch seconds, of one tenant or of all."""
-        ...
-
-    def complete_until(self, *, now: float) -> int | None:
-        """Up to when nothing is missing; None: that cannot be said."""
-        ...
 
 
 class Answer(NamedTuple):
@@ -68,8 +56,4 @@ class UsageDesk:
     def _look_up(self, question: Question, tenant: str | None, measures: tuple[str, ...]) -> Answer:
         # Asked first: what comes in while the rows are read makes the answer better than it says, never worse.
         complete_until = self._source.complete_until(now=self._clock.now()) or None
-        source = self._source
-        page = read_page(
-            lambda start, end: source.cells(tenant=tenant, start=start, end=end), question, measures=measures
-        )
-        return Answer(page, complete_until)
+        return Answer(read_page(self._source, question, tenant=tenant, measures=measures), complete_until)

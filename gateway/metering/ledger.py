@@ -334,6 +334,15 @@ class Ledger:
             for row in connection.execute(wanted):
                 yield UsageKey._make((*row[:7], start)), Usage(*row[7:])
 
+    def extent(self, *, tenant: str | None) -> tuple[int, int] | None:
+        """When the first and the last cell begin, of a tenant or of all; None: there are none."""
+        wanted = sa.select(sa.func.min(CELLS.c.bucket), sa.func.max(CELLS.c.bucket))
+        if tenant is not None:
+            wanted = wanted.join_from(LINES, CELLS, CELLS.c.line == LINES.c.id).where(LINES.c.tenant == tenant)
+        with self._reading() as connection:
+            first, last = connection.execute(wanted).one()
+        return None if first is None else (int(first), int(last))
+
     def tenants(self) -> list[str]:
         """All that have usage, whether the catalog knows them or not."""
         wanted = sa.select(LINES.c.tenant).distinct().order_by(LINES.c.tenant)

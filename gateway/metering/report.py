@@ -6,7 +6,8 @@ import csv
 import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from operator import add
+from typing import Any, Final, NamedTuple, Protocol
 
 from gateway.metering.grain import Granularity, spell
 from gateway.metering.question import Place, Question, spell_next
@@ -15,8 +16,22 @@ from gateway.usage import MEASURES, Usage, UsageKey
 Cells = Iterable[tuple[UsageKey, int, Usage]]
 """What the ledger holds: whose, for how many seconds from ``key.bucket`` on, how much."""
 
-ReadCells = Callable[[int, int], Cells]
-"""All cells that begin within a stretch: its first second, and the first one after it."""
+
+class UsageSource(Protocol):
+    """The ledger, as those see it who ask."""
+
+    def cells(self, *, tenant: str | None, start: int, end: int) -> Cells:
+        """What begins within these epoch seconds, of one tenant or of all."""
+        ...
+
+    def extent(self, *, tenant: str | None) -> tuple[int, int] | None:
+        """When the first and the last cell begin; None: there are none."""
+        ...
+
+    def complete_until(self, *, now: float) -> int:
+        """Up to when nothing is missing; 0: that cannot be said."""
+        ...
+
 
 UNITS: Final = {
     "records": "live records",
@@ -35,8 +50,15 @@ PARTNER_MEASURES: Final = tuple(name for name in MEASURES if name != "hidden_rec
 """What a row filter hides would tell a partner how much others have."""
 
 COLUMNS: Final = {"units": "units_of_64_kib"}
-_WINDOW_SECONDS: Final[dict[Granularity, int]] = {"15m": 86_400, "hour": 86_400, "day": 8 * 86_400, "month": 1}
+_WINDOW_SECONDS: Final[dict[Granularity, int]] = {
+    "15m": 86_400,
+    "hour": 86_400,
+    "day": 8 * 86_400,
+    "month": 27 * 86_400,
+}
 """How much is looked at in one go, at least: what lies in memory is bounded whatever is asked for."""
+
+_MANY_WINDOWS: Final = 40
 
 
 class Row(NamedTuple):
@@ -68,31 +90,44 @@ def group(cells: Cells, question: Question, *, measures: tuple[str, ...] = MEASU
     A cell counts where it begins. One that is longer than the stretch asked for (old usage is kept by the hour and the
     day) is a row of its own length. Rows without any of ``measures`` are left out; what is not priced stands alone.
     """
-    grain, sums = question.grain, dict[tuple[int, int, tuple[str, ...], bool], Usage]()
+    grain, by = question.grain, question.by
+    spans: dict[int, tuple[int, int]] = {}
+    sums: dict[tuple[int, int, tuple[Any, ...], bool], list[int]] = {}
     for key, seconds, usage in cells:
-        start = grain.start(key.bucket)
-        end = grain.end(start)
-        if seconds > end - start:
-            start, end = key.bucket, key.bucket + seconds
-        at = (start, end, tuple(_about(key, question.by)), key.is_billable)
-        before = sums.get(at)
-        sums[at] = usage if before is None else before + usage
-    rows = [Row(*at, usage) for at, usage in sums.items() if any(getattr(usage, name) for name in measures)]
-    return sorted(rows, key=lambda row: row.place)
+        bucket = key.bucket
+        span = spans.get(bucket)
+        if span is None:
+            start = grain.start(bucket)
+            span = spans[bucket] = (start, grain.end(start))
+        if seconds > span[1] - span[0]:
+            span = (bucket, bucket + seconds)
+        # A plan's revision beside its name, so that it sorts as a number.
+        about = tuple([(key.plan, f"{key.revision:09d}") if name == "plan" else getattr(key, name) for name in by])
+        at = (*span, about, key.is_billable)
+        known = sums.get(at)
+        if known is None:
+            sums[at] = list(usage)
+        else:
+            known[:] = map(add, known, usage)
+    rows = [
+        Row(start, end, _flat(about), is_billable, Usage(*found))
+        for (start, end, about, is_billable), found in sums.items()
+    ]
+    counted = [row for row in rows if any(getattr(row.usage, name) for name in measures)]
+    return sorted(counted, key=lambda row: row.place)
 
 
-def _about(key: UsageKey, by: tuple[str, ...]) -> Iterator[str]:
-    for name in by:
-        yield getattr(key, name)
-        if name == "plan":
-            yield f"{key.revision:09d}"
+def _flat(about: tuple[Any, ...]) -> tuple[str, ...]:
+    return tuple(one for value in about for one in (value if isinstance(value, tuple) else (value,)))
 
 
-def read_page(read: ReadCells, question: Question, *, measures: tuple[str, ...] = MEASURES) -> Page:
+def read_page(
+    source: UsageSource, question: Question, *, tenant: str | None, measures: tuple[str, ...] = MEASURES
+) -> Page:
     """The rows from ``question.after`` on, ``question.limit`` of them (None: all)."""
     rows: list[Row] = []
-    for window in _windows(question):
-        found = group(read(*window), question, measures=measures)
+    for start, end in _windows(question, lambda: source.extent(tenant=tenant)):
+        found = group(source.cells(tenant=tenant, start=start, end=end), question, measures=measures)
         rows += [row for row in found if question.after is None or row.place > question.after]
         if question.limit is not None and len(rows) > question.limit:
             rows = rows[: question.limit]
@@ -100,11 +135,17 @@ def read_page(read: ReadCells, question: Question, *, measures: tuple[str, ...] 
     return Page(rows)
 
 
-def _windows(question: Question) -> Iterator[tuple[int, int]]:
-    grain = question.grain
+def _windows(question: Question, extent: Callable[[], tuple[int, int] | None]) -> Iterator[tuple[int, int]]:
+    grain, end, window = question.grain, question.end, _WINDOW_SECONDS[question.grain.granularity]
     at = question.start if question.after is None else max(question.start, grain.start(question.after.start))
-    while at < question.end:
-        until = min(question.end, grain.ceil(at + _WINDOW_SECONDS[grain.granularity]))
+    if end - at > _MANY_WINDOWS * window:
+        # Thousands of years may be asked for.
+        there = extent()
+        if there is None:
+            return
+        at, end = max(at, grain.start(there[0])), min(end, grain.end(there[1]))
+    while at < end:
+        until = min(end, grain.ceil(at + window))
         yield at, until
         at = until
 

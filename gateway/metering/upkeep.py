@@ -19,6 +19,9 @@ from gateway.status import UpkeepStatus
 log = logging.getLogger("gateway.metering")
 FLUSH_SECONDS: Final = 10.0
 ROUND_SECONDS: Final = 300.0
+CLOSE_SECONDS: Final = 2.0
+"""Longest time for the last notes, of what a stop takes."""
+
 LEASE_SECONDS: Final = 900
 """Who does the common part keeps it for so long after it last came round; then another process takes over."""
 
@@ -73,14 +76,17 @@ class Upkeep:
         clock: Clock,
         holder: str,
         check: ProcessCheck | None = None,
+        tell: Callable[[Drift], None] = lambda drift: None,
     ) -> None:
-        """``audit`` None: no evidence is kept. ``check`` None: the process is not compared with its own counters."""
+        """``audit`` None: no evidence is kept. ``check`` None: the process is not compared with its own counters.
+        ``tell`` is told of each drift that is new."""
         self._chores = chores
         self._audit = audit
         self._run = run
         self._clock = clock
         self._holder = holder
         self._check = check
+        self._say = tell
         self._standing: int | None = None
 
     async def run(self) -> None:
@@ -104,7 +110,7 @@ class Upkeep:
     async def flush(self) -> None:
         """Write down the notes of deliveries."""
         if self._audit is not None:
-            await self._audit.flush()
+            await self._audit.flush(now=self._clock.now())
 
     async def go_round(self) -> None:
         """Do once what there is to do. Raises Unavailable."""
@@ -129,16 +135,7 @@ class Upkeep:
 
     def _tell(self, drifts: list[Drift]) -> None:
         for one in drifts:
-            fields = {
-                "kind": one.kind,
-                **one.whom._asdict(),
-                "from": one.start,
-                "to": one.end,
-                "metered": one.metered,
-                "least": one.least,
-                "most": one.most,
-            }
-            log.error("usage and the evidence of it differ", extra={"fields": fields})
+            self._say(one)
 
     def status(self) -> UpkeepStatus:
         """For metrics."""
@@ -148,8 +145,9 @@ class Upkeep:
     async def close(self) -> None:
         """After the last delivery: write down what is left, and let another process do the common part."""
         try:
-            if self._audit is not None:
-                await self._audit.close()
-            await self._run(self._chores.release, self._holder)
-        except Unavailable as error:
-            log.warning("the last notes of deliveries were not written down: %s", error)
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if self._audit is not None:
+                    await self._audit.close()
+                await self._run(self._chores.release, self._holder)
+        except (Unavailable, TimeoutError) as error:
+            log.warning("the last notes of deliveries were not written down: %s", error or "no time left")

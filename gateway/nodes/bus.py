@@ -10,10 +10,10 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from gateway.errors import Unavailable
+from gateway.limits.routed import Routed
 from gateway.nodes.messages import VERSION, Message, decode, encode
 
 log = logging.getLogger("gateway.nodes")
@@ -23,7 +23,8 @@ ALIVE_SECONDS: Final = 8.0
 
 ASK_SECONDS: Final = 1.5
 RETRY_SECONDS: Final = 1.0
-_PREFIX: Final = f"gateway:nodes:{VERSION}"
+_PREFIX: Final = f"gateway:{{nodes}}:{VERSION}"
+# In a cluster one server has the key, and is the one that is listened to: who is heard to be there can hear too.
 _PRESENT: Final = f"{_PREFIX}:present"
 _ALL: Final = f"{_PREFIX}:all"
 
@@ -33,7 +34,7 @@ local now = redis.call('TIME')
 local seconds = tonumber(now[1]) + tonumber(now[2]) / 1000000
 redis.call('ZADD', KEYS[1], seconds, ARGV[1])
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', seconds - tonumber(ARGV[2]))
-redis.call('EXPIRE', KEYS[1], 60)
+redis.call('PEXPIRE', KEYS[1], 60000)
 return redis.call('ZRANGE', KEYS[1], 0, -1)
 """
 
@@ -44,7 +45,7 @@ Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 class Bus:
     """This node's ear and mouth. Without ``run`` it hears nothing and nobody knows of it."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Routed) -> None:
         self.node = secrets.token_hex(8)
         self.live_nodes = 1
         """How many nodes there were when last looked, this one included; kept while Redis is away."""
@@ -67,7 +68,7 @@ class Bus:
     async def others(self) -> list[str]:
         """The other nodes that are there. Raises Unavailable."""
         with _told():
-            present = await self._client.eval(_HEARTBEAT, 1, _PRESENT, self.node, ALIVE_SECONDS)
+            present = await self._client.execute_command("EVAL", _HEARTBEAT, 1, _PRESENT, self.node, ALIVE_SECONDS)
         self.size = len(present)
         others = [name for raw in present if (name := raw.decode()) != self.node]
         self.live_nodes = len(others) + 1
@@ -118,7 +119,7 @@ class Bus:
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _listen(self) -> None:
-        async with self._client.pubsub(ignore_subscribe_messages=True) as channels:
+        async with self._client.pubsub(near=_PRESENT, ignore_subscribe_messages=True) as channels:
             await channels.subscribe(_ALL, f"{_PREFIX}:{self.node}")
             await self.others()
             for call in self._bells.values():
@@ -126,12 +127,21 @@ class Bus:
                 call()
             loop = asyncio.get_running_loop()
             beat_at = loop.time() + HEARTBEAT_SECONDS
+            is_heard = True
             while True:
                 if loop.time() >= beat_at:
+                    if not is_heard:
+                        raise ConnectionError("nothing comes over the connection that listens")
                     await self.others()
+                    # What is asked elsewhere says nothing about this connection: its own answer does.
+                    await channels.ping()
+                    is_heard = False
                     beat_at = loop.time() + HEARTBEAT_SECONDS
                 heard = await channels.get_message(timeout=max(0.01, beat_at - loop.time()))
-                if heard is not None:
+                if heard is None:
+                    continue
+                is_heard = True
+                if heard["type"] == "message":
                     await self._take(heard["data"])
 
     async def _take(self, data: bytes) -> None:
@@ -155,12 +165,12 @@ class Bus:
 
     async def _publish(self, channel: str, message: Message) -> None:
         with _told():
-            await self._client.publish(channel, encode(message))
+            await self._client.execute_command("PUBLISH", channel, encode(message))
 
     async def close(self) -> None:
         """Say that this node is gone."""
         with contextlib.suppress(RedisError, OSError):
-            await self._client.zrem(_PRESENT, self.node)
+            await self._client.execute_command("ZREM", _PRESENT, self.node)
 
 
 @contextlib.contextmanager

@@ -16,7 +16,8 @@ from gateway.observability.engine_metrics import EngineCollector
 from gateway.observability.families import counter, gauge, histogram, states, value
 from gateway.observability.health import Health
 from gateway.observability.partner_metrics import PartnerCollector
-from gateway.status import EngineStatus
+from gateway.observability.usage_metrics import UpkeepCollector
+from gateway.status import EngineStatus, UpkeepStatus
 
 LAG_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 TENANTS = 20
@@ -32,6 +33,7 @@ class Metrics:
         *,
         version: str,
         engine: Callable[[], EngineStatus] = EngineStatus,
+        upkeep: Callable[[], UpkeepStatus] = UpkeepStatus,
         health: Health | None = None,
         tenants: int = TENANTS,
         lag_interval_seconds: float = 0.25,
@@ -42,6 +44,7 @@ class Metrics:
         self._lag = Distribution(LAG_BUCKETS_SECONDS)
         self.registry.register(PartnerCollector(counters, tenants=tenants))
         self.registry.register(EngineCollector(counters, engine))
+        self.registry.register(UpkeepCollector(upkeep))
         self.registry.register(_ProcessCollector(counters, health=health or Health([]), version=version, lag=self._lag))
         ProcessCollector(registry=self.registry)
 

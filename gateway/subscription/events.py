@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from gateway.errors import GatewayError
 from gateway.limits.pace import Hindrance
+from gateway.limits.scopes import limits_on
 from gateway.model import Grant
 from gateway.units import format_rfc3339
 
@@ -33,12 +34,11 @@ def goodbye(error: GatewayError, *, cursor: str | None = None) -> dict[str, obje
 
 def welcome(grant: Grant, *, session: str, heartbeat_seconds: float) -> dict[str, Any]:
     """The first frame of a WebSocket or NDJSON read; the cursor is added by the framing."""
-    limits: Mapping[str, Any] = grant.plan.limits
     return {
         "session": session,
         "expires_at": format_rfc3339(grant.expires_at * 1000),
         "heartbeat_ms": round(heartbeat_seconds * 1000),
-        "limits": dict(limits),
+        "limits": limits_on(grant.plan.limits, grant.contract.stream),
     }
 
 

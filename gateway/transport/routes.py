@@ -13,7 +13,7 @@ from gateway.catalog.listing import partner_entry
 from gateway.errors import MethodNotAllowed, NotFound, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
-from gateway.transport import ndjson, oauth, pull, resource, sessions, sse, statements, tickets, usage, ws
+from gateway.transport import limits, ndjson, oauth, pull, resource, sessions, sse, statements, tickets, usage, ws
 from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
@@ -38,6 +38,7 @@ def routes(gate: Gate) -> list[BaseRoute]:
         Route("/v1/streams", _Only(gate, _list)),
         Route(stream, _Only(gate, _negotiated)),
         *[Route(f"{stream}/{suffix}", _Only(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
+        Route(limits.PATH, _Only(gate, limits.serve)),
         Route(usage.PATH, _Only(gate, usage.serve)),
         Route(statements.PATH, _Only(gate, statements.listing)),
         Route(f"{statements.PATH}/{{number}}", _Only(gate, statements.one)),

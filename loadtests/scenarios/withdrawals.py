@@ -11,7 +11,8 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -161,17 +162,17 @@ class Fleet:
         folder: Path,
         *,
         database_url: str = "",
-        phases: Sequence[Phase],
+        kinds: Mapping[Phase, Sequence[str]],
         each: int,
     ) -> None:
-        """``each``: reads of a group on each node and protocol."""
+        """``kinds`` of withdrawal by phase, in the phases' order; ``each``: reads of a group on each node and
+        protocol."""
         self._kafka, self._redis, self._each = kafka, cache, each
         self.topic = f"withdrawals.{secrets.token_hex(4)}"
         self.groups = [
             Group(f"{phase}-{at}", kind, phase, {"jti": f"jti-{phase}-{at}", "sub": f"sub-{phase}-{at}"})
-            for phase in phases
-            for at, kind in enumerate(KINDS)
-            if phase != "bell-lost" or kind == "tenant revoked"
+            for phase, wanted in kinds.items()
+            for at, kind in enumerate(wanted)
         ]
         self.bystanders: list[Read] = []
         changing = [one.name for one in self.groups if one.kind.startswith("contract")]
@@ -194,11 +195,12 @@ class Fleet:
     def running(self) -> Iterator[None]:
         """Both nodes, ready; stopped at the end."""
         asyncio.run(self._kafka.create_topic(self.topic, 1))
-        with contextlib.ExitStack() as stack:
-            for node in self.nodes.values():
-                stack.callback(node.stop)
-                node.start()
-            yield
+        with ThreadPoolExecutor(len(self.nodes)) as pool:
+            try:
+                list(pool.map(GatewayProcess.start, self.nodes.values()))
+                yield
+            finally:
+                list(pool.map(GatewayProcess.stop, self.nodes.values()))
 
     async def open(self, *, bystanders: int, ttl_seconds: float) -> None:
         """Open everything; those whose token is to end last, ``ttl_seconds`` before its end."""
@@ -209,7 +211,8 @@ class Fleet:
             claims: dict[str, Any] = dict(group.ids)
             if group.kind == "token expired":
                 now = int(time.time())
-                group.expires_at = now + int(ttl_seconds)
+                # Redis is away later in the run.
+                group.expires_at = now + int(ttl_seconds * (2 if group.phase == "redis-killed" else 1))
                 claims |= {"iat": now - 10, "exp": group.expires_at}
             count = self._each * len(PROTOCOLS) * len(self.nodes)
             group.affected = [self._read(f"{group.name}-app", stream, at, **claims) for at in range(count)]
@@ -367,10 +370,13 @@ async def measure(
     results: list[Result] = []
     async with reading(fleet, bystanders=bystanders, ttl_seconds=ttl_seconds):
         # Whose token ends, ends whatever the operator does meanwhile.
-        ends = [group for group in fleet.groups if group.kind == "token expired"]
-        ending = [asyncio.create_task(fleet.withdraw(group)) for group in ends]
+        ending = {
+            group.phase: asyncio.create_task(fleet.withdraw(group))
+            for group in fleet.groups
+            if group.kind == "token expired"
+        }
         for phase in dict.fromkeys(group.phase for group in fleet.groups):
-            groups = [one for one in fleet.groups if one.phase == phase and one not in ends]
+            groups = [one for one in fleet.groups if one.phase == phase and one.kind != "token expired"]
             if phase == "redis-killed":
                 cache.kill()
             if at_once:
@@ -379,20 +385,26 @@ async def measure(
                 for group in groups:
                     results.append(await fleet.withdraw(group))
                     print(f"withdrawals: {results[-1].row().name} {results[-1].row().measured}", flush=True)
+            if phase in ending:
+                results.append(await ending[phase])
             if phase == "redis-killed":
                 cache.start()
-        results += await asyncio.gather(*ending)
         untouched = await fleet.check_bystanders()
     return results, untouched
 
 
 def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
     """1 000 streams, each withdrawal with Redis, without it, and where the bell is lost."""
-    phases: tuple[Phase, ...] = ("together", "bell-lost", "redis-killed")
+    everything = list(KINDS)
+    kinds: dict[Phase, list[str]] = {
+        "together": everything,
+        "bell-lost": ["tenant revoked"],
+        "redis-killed": everything,
+    }
     each = 1 if quick else 7
     with redis.server() as cache, postgres.server() as server, tempfile.TemporaryDirectory() as folder:
         url = server.create_database()
-        fleet = Fleet(running, cache, Path(folder) / "d", database_url=url, phases=phases, each=each)
+        fleet = Fleet(running, cache, Path(folder) / "d", database_url=url, kinds=kinds, each=each)
         taken = sum(each * 6 + (6 if group.kind in PERSONAL else 0) for group in fleet.groups)
         bystanders = 12 if quick else STREAMS - taken
         with on_core(SERVER_CORE), fleet.running(), on_core(CLIENT_CORE):

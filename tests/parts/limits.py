@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from gateway.clock import SystemClock
 from gateway.limits.breaker import Breaker
@@ -33,7 +33,7 @@ def plan(name: str = "pro", **limits: Any) -> Plan:
     return Plan(name, 1, name, "EUR", {**dict.fromkeys(RATES, "unlimited"), **limits})
 
 
-def grant(under: Plan, *, tenant: str = "acme", stream: str = "flights") -> Grant:
+def grant(under: Plan, *, tenant: str = "acme", application: str = "app", stream: str = "flights") -> Grant:
     """A grant under a plan."""
     contract = Contract(
         stream=stream,
@@ -51,7 +51,7 @@ def grant(under: Plan, *, tenant: str = "acme", stream: str = "flights") -> Gran
         content_type="application/json",
         message_name="event",
     )
-    return Grant(NOBODY, tenant, "app", contract, under)
+    return Grant(NOBODY, tenant, application, contract, under)
 
 
 class Node:
@@ -119,45 +119,46 @@ class Read:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What nodes let through under overload. ``let_through``: moments (epoch seconds) and counts, in order."""
+    """What nodes let through under overload, by kind. ``let_through``: moments (epoch seconds) and counts, in order."""
 
-    let_through: list[tuple[float, int]]
-    by_node: list[int]
+    let_through: dict[str, list[tuple[float, int]]]
+    by_node: dict[str, list[int]]
     exchanges: list[int]
     calls: list[int]
     reasons: list[str]
 
-    def windows(self, seconds: float, *, after: float) -> list[int]:
-        """How much went through in each window of this length, from ``after`` seconds past the first on."""
-        times, sums = [moment for moment, _ in self.let_through], [0]
-        for _, count in self.let_through:
-            sums.append(sums[-1] + count)
-        begin, found = times[0] + after, []
-        while begin + seconds < times[-1] - 0.3:
-            upto, since = bisect.bisect_left(times, begin + seconds), bisect.bisect_left(times, begin)
-            found.append(sums[upto] - sums[since])
-            begin += 0.017
-        return found
+
+def windows(let_through: list[tuple[float, int]], seconds: float, *, after: float) -> list[int]:
+    """How much went through in each window of this length, from ``after`` seconds past the first on."""
+    times, sums = [moment for moment, _ in let_through], [0]
+    for _, count in let_through:
+        sums.append(sums[-1] + count)
+    begin, found = times[0] + after, []
+    while begin + seconds < times[-1] - 0.3:
+        upto, since = bisect.bisect_left(times, begin + seconds), bisect.bisect_left(times, begin)
+        found.append(sums[upto] - sums[since])
+        begin += 0.017
+    return found
+
+
+KINDS = {
+    "records": "records_per_second",
+    "replayed": "replay_records_per_second",
+    "bytes": "bytes_per_second",
+    "requests": "requests_per_second",
+}
 
 
 def overload(
-    url: str,
-    kind: Literal["records", "replayed", "bytes", "requests"],
-    rate: int | float,
-    *,
-    burst: int,
-    seconds: float,
-    nodes: int = 4,
-    tenant: str = "acme",
+    url: str, rates: dict[str, int], *, seconds: float, burst_seconds: float = 1, nodes: int = 4, tenant: str = "acme"
 ) -> Outcome:
-    """Real processes of which each wants more of a limit than there is for all; what they let through, in the unit."""
-    limit = {"replayed": "replay_records"}.get(kind, kind) + "_per_second"
+    """Real processes of which each wants more of some limits than there is for all; what they let through."""
     told = {
         "url": url,
-        "kind": kind,
+        "rates": rates,
+        "burst_seconds": burst_seconds,
         "nodes": nodes,
         "tenant": tenant,
-        "limits": {limit: {"rate": rate, "burst": burst}},
         "ends_at": time.time() + seconds,
     }
     arguments = [sys.executable, "-m", "tests.parts.limits"]
@@ -172,39 +173,53 @@ def overload(
         for number in range(nodes)
     ]
     found = [json.loads(process.communicate(timeout=seconds + 60)[0]) for process in running]
-    size = RECORD_BYTES if kind == "bytes" else 1
+    by_kind = {kind: [one["let_through"][kind] for one in found] for kind in rates}
     return Outcome(
-        let_through=sorted((moment, count * size) for one in found for moment, count in one["let_through"]),
-        by_node=[sum(count for _, count in one["let_through"]) for one in found],
+        let_through={
+            kind: sorted((moment, count) for events in several for moment, count in events)
+            for kind, several in by_kind.items()
+        },
+        by_node={kind: [sum(count for _, count in events) for events in several] for kind, several in by_kind.items()},
         exchanges=[one["exchanges"] for one in found],
         calls=[one["calls"] for one in found],
         reasons=[one["reason"] for one in found],
     )
 
 
+async def _request(here: Node, under: Plan, told: dict[str, Any]) -> list[tuple[float, int]]:
+    found = []
+    while time.time() < told["ends_at"]:
+        if not await here.limiter.take(told["tenant"], under):
+            found.append((time.time(), 1))
+        await asyncio.sleep(0.002)
+    return found
+
+
+async def _read(here: Node, under: Plan, told: dict[str, Any], kind: str) -> list[tuple[float, int]]:
+    # A plan of its own for each, or the records would hold the bytes.
+    paces = [here.limiter.pace(grant(under, tenant=told["tenant"])) for _ in range(3)]
+    reads = [Read(pace, replayed=kind == "replayed") for pace in paces if pace is not None]
+    for read in reads:
+        read.wake()
+    await asyncio.sleep(max(0.0, told["ends_at"] - time.time()))
+    for read in reads:
+        read.close()
+    size = RECORD_BYTES if kind == "bytes" else 1
+    return sorted((moment, count * size) for read in reads for moment, count in read.sent)
+
+
 async def _run(told: dict[str, Any]) -> dict[str, Any]:
     """Be one of several nodes under overload; what was let through when."""
-    under = plan(**told["limits"])
-    let_through: list[tuple[float, int]] = []
     async with node(told["url"], name=told["node"], nodes=lambda: told["nodes"]) as here:
-        ends = told["ends_at"]
-        if told["kind"] == "requests":
-            while time.time() < ends:
-                if not await here.limiter.take(told["tenant"], under):
-                    let_through.append((time.time(), 1))
-                await asyncio.sleep(0.002)
-        else:
-            replayed = told["kind"] == "replayed"
-            pace = [here.limiter.pace(grant(under, tenant=told["tenant"])) for _ in range(3)]
-            reads = [Read(one, replayed=replayed) for one in pace if one is not None]
-            for read in reads:
-                read.wake()
-            await asyncio.sleep(max(0.0, ends - time.time()))
-            let_through = sorted(event for read in reads for event in read.sent)
-            for read in reads:
-                read.close()
+        kinds, work = list(told["rates"]), []
+        for kind in kinds:
+            rate = told["rates"][kind]
+            limit = {"rate": rate, "burst": max(1, int(rate * told["burst_seconds"]))}
+            under = plan(kind, **{KINDS[kind]: limit})
+            work.append(_request(here, under, told) if kind == "requests" else _read(here, under, told, kind))
+        let_through = await asyncio.gather(*work)
         return {
-            "let_through": let_through,
+            "let_through": dict(zip(kinds, let_through, strict=True)),
             "exchanges": here.limiter.exchanges,
             "calls": here.store.calls,
             "reason": here.breaker.reason,

@@ -11,8 +11,10 @@ from gateway.database.database import Database
 from gateway.database.schema import Schema
 from gateway.errors import Unavailable
 from gateway.metering.ledger import Ledger, Place
+from gateway.metering.tables import METADATA, STATE
 from gateway.metering.totals import Message, decode
-from gateway.model import Contract, Grant, Plan, Principal
+from gateway.model import Grant, Plan
+from tests.parts.source import contract, principal
 
 TOPIC = "gateway.usage"
 T = TypeVar("T")
@@ -79,6 +81,15 @@ def new_database(url: str | Path) -> Database:
     return database
 
 
+def memory_database() -> Database:
+    """The ledger's tables alone, in memory: made in a moment."""
+    database = Database("sqlite://")
+    with database.writing() as connection:
+        METADATA.create_all(connection)
+        connection.execute(STATE.insert().values(id=1, holder="", until=0, rolled_until=0))
+    return database
+
+
 def total(ledger: Ledger, tenant: str | None = None) -> Mapping[str, int]:
     """Everything in a ledger, added up."""
     found: dict[str, int] = {}
@@ -93,21 +104,5 @@ def grant(
 ) -> Grant:
     """What a meter looks at."""
     application = application or f"{tenant}-app"
-    contract = Contract(
-        stream=stream,
-        id=stream,
-        title="",
-        version="1.0.0",
-        description="",
-        lifecycle="published",
-        owner="",
-        visibility="entitled",
-        scopes=(),
-        transports=("sse",),
-        cluster="main",
-        topic=stream,
-        content_type="application/json",
-        message_name="event",
-    )
-    principal = Principal("main", application, application, frozenset(), "t", 2**40)
-    return Grant(principal, tenant, application, contract, Plan(plan, revision, plan, "EUR"))
+    given = contract(stream, stream)
+    return Grant(principal(application), tenant, application, given, Plan(plan, revision, plan, "EUR"))

@@ -383,9 +383,10 @@ class Engine:
         def granted(principal: Principal, stream: str, transport: Transport) -> Grant:
             return next(one for one in grants.values() if one.principal is principal)
 
+        watch = Watch(self.registry, granted, moment=lambda: NEVER, clock=self.clock, wheel=self.wheel)
         gate = TrustingGate(
             snapshot=none,
-            sessions=Sessions(self.registry, Watch(self.registry, granted, moment=lambda: NEVER), others=None),
+            sessions=Sessions(self.registry, watch, others=None),
             tickets=Tickets(MemoryTickets(self.clock), self.clock),
             openings=self.openings,
             registry=self.registry,

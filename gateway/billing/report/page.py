@@ -112,7 +112,7 @@ def _party(party: Mapping[str, Any] | None) -> tuple[str, ...]:
         return ()
     lines = [party["name"], *party["address"]]
     lines += [f"VAT ID {party['vat_id']}"] if party["vat_id"] else []
-    lines += [party[name] for name in ("register", "contact") if party[name]]
+    lines += [party[name] for name in ("registration", "contact") if party[name]]
     return tuple(clean(line) for line in lines)
 
 

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from gateway.catalog.documents.offer import Offer
 from gateway.catalog.listing import visible_filters
+from gateway.limits.scopes import limits_on
 from gateway.model import Contract, Transport
 from gateway.subscription.filter import OPS_BY_TYPE
 
@@ -48,9 +49,7 @@ def facts(offer: Offer) -> dict[str, Any]:
         told["successor"] = contract.successor
     if offer.plan is not None:
         told["plan"] = offer.plan.title
-        told["limits"] = {
-            name: dict(limit) if isinstance(limit, dict) else limit for name, limit in sorted(offer.plan.limits.items())
-        }
+        told["limits"] = limits_on(offer.plan.limits, contract.stream)
     contact = contact_of(contract)
     if contact:
         told["contact"] = contact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from gateway.catalog.documents.events import Schema, members
@@ -38,8 +39,11 @@ def issuing_paths() -> dict[str, Any]:
     }
 
 
-def resource_paths() -> dict[str, Any]:
-    """The metadata that every gateway has, whoever gives tokens for it; they need the headers of ``openapi``."""
+def resource_paths(refused: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata that every gateway has, whoever gives tokens for it; they need the headers of ``openapi``.
+
+    ``refused`` are the other answers, by status.
+    """
     texts: Schema = {"type": "array", "items": _TEXT}
     told = members(
         {
@@ -51,7 +55,9 @@ def resource_paths() -> dict[str, Any]:
         ("resource",),
     )
     summary = "Who gives tokens for this gateway, and for which scopes (RFC 9728)."
-    return {"/.well-known/oauth-protected-resource": {"get": _plain("resource-metadata", summary, told)}}
+    operation = _plain("resource-metadata", summary, told)
+    operation["responses"] |= refused
+    return {"/.well-known/oauth-protected-resource": {"get": operation}}
 
 
 def _token() -> dict[str, Any]:
@@ -95,6 +101,7 @@ def _plain(name: str, summary: str, schema: Schema | None = None) -> dict[str, A
         "operationId": name,
         "summary": summary,
         "security": [],
+        "parameters": [{"$ref": "#/components/parameters/correlation-id"}],
         "responses": {"200": _answer("The document.", schema or {"type": "object"})},
     }
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final
 
+from gateway.catalog.documents.account import account_paths
 from gateway.catalog.documents.events import CURSOR, CURSOR_SAMPLE, TIME_SAMPLE, Schema, members, ref
 from gateway.catalog.documents.facts import API_VERSION, LABELS, PATHS, about, facts
 from gateway.catalog.documents.issuing import BASIC, issuing_paths, resource_paths
+from gateway.catalog.documents.limits import DESCRIPTIONS, limits_schema
+from gateway.catalog.documents.limits import PATH as LIMITS
 from gateway.catalog.documents.offer import Audience, Offer
 from gateway.catalog.documents.parameters import Parameter, parameters
 from gateway.catalog.documents.payload import Payload
@@ -46,6 +49,7 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
     "Gateway-Start-Cursor": _header("Where the read starts.", required=True, pattern="^[A-Za-z0-9_-]+$"),
     "Gateway-Session": _header("The name of this read.", required=True),
     "Cache-Control": _header("Who may keep the answer, and for how long.", required=True),
+    **{name: _header(told) for name, told in DESCRIPTIONS.items()},
     "Retry-After": _header("Seconds after which coming back makes sense."),
     "WWW-Authenticate": _header("What the credential lacks (RFC 6750)."),
     "Deprecation": _header("Since when the stream is deprecated (RFC 9745)."),
@@ -79,12 +83,14 @@ class _Document:
     def build(self) -> dict[str, Any]:
         self._paths["/v1/streams"] = {"get": self._listing()}
         self._paths["/v1/sessions/{session}/token"] = {"post": self._refreshing()}
+        self._paths[LIMITS] = {"get": self._limits()}
         self._paths["/v1/tickets"] = {"post": self._ticketing()}
         for offer in self._audience.offers:
             self._add_stream(offer)
         for path, name, summary, media in _DOCUMENTS:
             self._paths[path] = {"get": self._document(name, summary, media)}
-        self._paths |= resource_paths()
+        self._paths |= account_paths(self._refusals, always=_EVERY_ROUTE)
+        self._paths |= resource_paths(self._refusals(set(_EVERY_ROUTE) - {401, 403}))
         return {
             "openapi": OPENAPI_VERSION,
             "info": {"title": "Streams", "version": API_VERSION, "description": _ABOUT},
@@ -127,6 +133,7 @@ class _Document:
             schema = {"allOf": [ref("Problem"), members({"code": {"enum": [one.code for one in rows]}})]}
             names = ["X-Correlation-Id", "Cache-Control"]
             names += ["WWW-Authenticate"] if status in (400, 401, 403) else []
+            names += [*DESCRIPTIONS] if status == 429 else []
             names += ["Retry-After"] if status in (408, 429, 500, 503) else []
             found[f"problem-{status}"] = {
                 "description": told,
@@ -151,6 +158,22 @@ class _Document:
                     "description": "The streams, by name.",
                     "headers": _header_refs(["X-Correlation-Id", "Cache-Control"]),
                     "content": {"application/json": {"schema": schema}},
+                },
+                **self._refusals(_EVERY_ROUTE),
+            },
+        }
+
+    def _limits(self) -> dict[str, Any]:
+        return {
+            "operationId": "show-limits",
+            "summary": "What your plans allow, what is used of it, and when there is more.",
+            "security": _BEARER,
+            "parameters": [_parameter_ref("correlation-id")],
+            "responses": {
+                "200": {
+                    "description": "The plans in force, by name.",
+                    "headers": _header_refs(["X-Correlation-Id", "Cache-Control", *DESCRIPTIONS]),
+                    "content": {"application/json": {"schema": limits_schema()}},
                 },
                 **self._refusals(_EVERY_ROUTE),
             },
@@ -254,7 +277,7 @@ class _Document:
         return operation
 
     def _success(self, contract: Contract, transports: tuple[Transport, ...], records: RecordSchemas) -> dict[str, Any]:
-        headers = ["X-Correlation-Id", "Cache-Control", "Gateway-Start-Cursor"]
+        headers = ["X-Correlation-Id", "Cache-Control", *DESCRIPTIONS, "Gateway-Start-Cursor"]
         if "pull" not in transports:
             headers.append("Gateway-Session")
         headers += ["Deprecation"] if contract.deprecated_on else []

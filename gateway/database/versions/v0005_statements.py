@@ -40,14 +40,14 @@ def upgrade() -> None:
         sa.Column("known_until", sa.BigInteger),
         sa.Column("is_first", sa.Boolean, nullable=False),
     )
-    now = {"now": int(time.time())}
+    now = int(time.time())
     connection = op.get_bind()
     connection.execute(
         sa.text(
             "INSERT INTO plan_history (name, revision, published_at, title, currency, pricing)"
-            " SELECT name, revision, :now, title, currency, pricing FROM plans"
+            " SELECT name, revision, :now_ms, title, currency, pricing FROM plans"
         ),
-        now,
+        {"now_ms": now * 1000},
     )
     connection.execute(
         sa.text(
@@ -55,7 +55,7 @@ def upgrade() -> None:
             " (tenant, product, plan, revision, starts_on, ends_on, known_from, known_until, is_first)"
             " SELECT tenant, product, plan, NULL, starts_on, ends_on, :now, NULL, TRUE FROM entitlements"
         ),
-        now,
+        {"now": now},
     )
     _create_statements()
 

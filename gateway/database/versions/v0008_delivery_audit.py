@@ -22,7 +22,7 @@ def upgrade() -> None:
         sa.Column("application", sa.String(255), nullable=False),
         sa.Column("stream", sa.String(255), nullable=False),
         sa.Column("transport", sa.String(16), nullable=False),
-        sa.Column("session", sa.String(64), nullable=False),
+        sa.Column("session", sa.String(128), nullable=False),
         sa.Column("began", sa.BigInteger, nullable=False),
         sa.Column("ended", sa.BigInteger, nullable=False),
         sa.Column("records", sa.BigInteger, nullable=False),

@@ -1,8 +1,8 @@
 -- Lends tokens of accounts to one process: the twin of gateway/limits/lending.py, which says what is promised.
 --
--- KEYS: accounts, one slot for all of them in a cluster. ARGV[1]: the process; ARGV[i + 1]: what it asks of KEYS[i], in
--- MessagePack: {number, {{name, unit, per_us, capacity, held, want, credit, late, start}, ...}}. Answers one MessagePack
--- text for each key: {{name, now, later, from_us, until_us, retry_us, level}, ...}.
+-- KEYS: accounts, one slot for all of them in a cluster. ARGV[1]: the process; ARGV[2]: what it asks of each of them, in
+-- MessagePack: {{number, {{name, unit, per_us, capacity, held, want, credit, late, start}, ...}}, ...}. The answer is in
+-- MessagePack too: {{{name, now, later, from_us, until_us, retry_us, level}, ...}, ...}.
 --
 -- An account is a MessagePack text: {b = {name = {parts, at_us, unit, per_us, capacity}},
 -- n = {process = {seen_us, number, {name = {held, until_us}}, {promises, with moments}}}}. It expires when all of its
@@ -96,9 +96,9 @@ local function lifetime_ms(account)
   return string.format('%.0f', ceil(longest_us / 1000) + 1000)
 end
 
-local answers = {}
+local questions, answers = cmsgpack.unpack(ARGV[2]), {}
 for i, key in ipairs(KEYS) do
-  local question = cmsgpack.unpack(ARGV[i + 1])
+  local question = questions[i]
   local account = read(key)
   local said = exchange(account, question[1], question[2])
   redis.call('SET', key, cmsgpack.pack(account), 'PX', lifetime_ms(account))
@@ -108,6 +108,6 @@ for i, key in ipairs(KEYS) do
       one[1], one[2], one[3], max(0, one[4] - now_us), max(0, one[5] - now_us), max(0, one[6] - now_us), one[7],
     }
   end
-  answers[i] = cmsgpack.pack(answer)
+  answers[i] = answer
 end
-return answers
+return cmsgpack.pack(answers)

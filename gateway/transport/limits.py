@@ -1,0 +1,52 @@
+"""``GET /v1/limits``: what the caller's plans allow, what is used of it, and when there is more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from starlette.types import Receive, Scope, Send
+
+from gateway.auth.policy import member, readable
+from gateway.errors import Unavailable
+from gateway.limits.standing import spelt
+from gateway.subscription.request import parse_nothing
+from gateway.transport.gate import Gate
+from gateway.transport.negotiate import demand
+
+PATH: Final = "/v1/limits"
+
+
+async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with one entry for each plan in force, by name."""
+    demand([value for name, value in scope["headers"] if name == b"accept"], "application/json")
+    principal = await gate.principal(scope)
+    parse_nothing(scope["query_string"])
+    if gate.admission is None:
+        raise Unavailable("Limits are not kept here.")
+    snapshot, now = gate.snapshot(), gate.now()
+    tenant, _ = member(principal, snapshot.catalog)
+    scope["state"]["access_fields"].update(tenant=tenant.name)
+    streams: dict[str, list[str]] = {}
+    for one in readable(principal, snapshot.contracts.values(), snapshot.catalog, now=now):
+        streams.setdefault(one.plan.name, []).append(one.contract.stream)
+    plans = {right.plan.name: right.plan for right in snapshot.catalog.rights(tenant.name, now=now)}
+    found: list[dict[str, Any]] = []
+    for name, plan in sorted(plans.items()):
+        standings = await gate.admission.standings(tenant.name, plan)
+        found.append(
+            {
+                "plan": name,
+                "title": plan.title,
+                "streams": streams.get(name, []),
+                "limits": {one.name: spelt(one) for one in standings},
+            }
+        )
+    body = json.dumps({"plans": found}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"cache-control", b"no-store"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

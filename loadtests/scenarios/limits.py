@@ -1,0 +1,139 @@
+"""How closely limits hold over four processes, and what they cost: a real Redis, no Kafka, no gateway around them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from gateway.limits.pace import Pace
+from gateway.model import Plan
+from loadtests.table import Row, median, spread
+from tests.parts.kafka import KafkaBroker
+from tests.parts.limits import Node, grant, node, overload, plan, windows
+from tests.parts.redis import server
+
+WINDOW_SECONDS: Final = 10
+RATES: Final = {"records": 1000, "replayed": 50, "bytes": 65_536, "requests": 40}
+TENANTS: Final = 10_000
+USED_EVERY_SECONDS: Final = 5
+CALLS: Final = 20_000
+RECORD_BYTES: Final = 200
+
+
+def run(_: KafkaBroker, *, quick: bool) -> list[Row]:
+    """Overload of four processes at once, then the cost of one read's pace and of many light tenants."""
+    rows = [Row("**Limits**: four processes, one tenant, each wants all of it", "")]
+    rows += _accuracy(rates=RATES, seconds=16 if quick else 45)
+    rows += asyncio.run(_costs(seconds=5 if quick else 20))
+    return rows
+
+
+def _accuracy(*, rates: dict[str, int], seconds: float) -> list[Row]:
+    with server() as redis:
+        found = overload(redis.url, rates, seconds=seconds)
+    rows = []
+    for kind, rate in rates.items():
+        whole = rate * WINDOW_SECONDS
+        # The burst, a second's worth, is gone by then.
+        admitted = windows(found.let_through[kind], WINDOW_SECONDS, after=3)
+        worst = max(abs(one - whole) for one in admitted)
+        rows.append(
+            Row(
+                f"{kind}, {rate}/s: let through in any {WINDOW_SECONDS} s ÷ the limit",
+                f"{min(admitted) / whole:.4f} to {max(admitted) / whole:.4f}",
+                "1 ± 0.01, or one",
+                met=worst <= max(whole / 100, 1),
+            )
+        )
+    calls = max(found.exchanges) / seconds / len(rates)
+    rows.append(Row("questions a second, tenant and node", f"{calls:.1f}", "≤ 25", met=calls <= 25))
+    return rows
+
+
+async def _costs(*, seconds: float) -> list[Row]:
+    async with node(None) as alone:
+        pace = await _plentiful(alone)
+        hot = [_hot_path_us(pace) for _ in range(5)]
+        pace.close()
+    with server() as redis:
+        async with node(redis.url) as here:
+            share, questions, trips = await _light_tenants(here, seconds)
+    return [
+        Row("room + bytes_room + spend, with plenty left: µs", spread(hot), "≤ 0.5", met=median(hot) <= 0.5),
+        Row(
+            f"{TENANTS} tenants, a record each {USED_EVERY_SECONDS} s: % of a core",
+            f"{share * 100:.1f}",
+            "≤ 5",
+            met=share <= 0.05,
+        ),
+        Row("the same: questions and round trips a second", f"{questions:.0f} and {trips:.0f}"),
+    ]
+
+
+class Woken:
+    """Takes one record when there is room."""
+
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self.is_woken = asyncio.Event()
+
+    def wake(self) -> None:
+        self.is_woken.set()
+        self._pace.spend(1, 0, RECORD_BYTES)
+
+    def use(self) -> None:
+        """One more record has come."""
+        pace = self._pace
+        if pace.room(replayed=False) > 0 and pace.bytes_room() > 0:
+            pace.spend(1, 0, RECORD_BYTES)
+        else:
+            pace.wait(self)
+
+
+async def _plentiful(here: Node) -> Pace:
+    """A read whose plan has far more than it takes."""
+    much = {"rate": 10**9, "burst": 10**9}
+    pace = here.limiter.pace(grant(plan(records_per_second=much, bytes_per_second=much)))
+    assert pace is not None
+    woken = Woken(pace)
+    pace.wait(woken)
+    await woken.is_woken.wait()
+    return pace
+
+
+def _hot_path_us(pace: Pace) -> float:
+    began = time.process_time()
+    for _ in range(CALLS):
+        pace.room(replayed=False)
+        pace.bytes_room()
+        pace.spend(1, 0, RECORD_BYTES)
+    return (time.process_time() - began) / CALLS * 1e6
+
+
+async def _light_tenants(here: Node, seconds: float) -> tuple[float, float, float]:
+    """The share of a core that they cost; questions and round trips a second."""
+    under = plan(records_per_second={"rate": 50, "burst": 50}, bytes_per_second={"rate": 65_536, "burst": 65_536})
+    readers = [_reader(here, under, f"tenant-{number}") for number in range(TENANTS)]
+    await _drive(readers, 2 * USED_EVERY_SECONDS)
+    asked, called = here.limiter.exchanges, here.store.calls
+    share = await _drive(readers, seconds)
+    return share, (here.limiter.exchanges - asked) / seconds, (here.store.calls - called) / seconds
+
+
+def _reader(here: Node, under: Plan, tenant: str) -> Woken:
+    pace = here.limiter.pace(grant(under, tenant=tenant))
+    assert pace is not None
+    return Woken(pace)
+
+
+async def _drive(readers: list[Woken], seconds: float) -> float:
+    """Let each use one record every so often, one after the other; the share of a core that all of it took."""
+    began, cpu, done = time.monotonic(), time.process_time(), 0
+    while (passed := time.monotonic() - began) < seconds:
+        due = int(passed * len(readers) / USED_EVERY_SECONDS)
+        for number in range(done, due):
+            readers[number % len(readers)].use()
+        done = due
+        await asyncio.sleep(0.01)
+    return (time.process_time() - cpu) / (time.monotonic() - began)

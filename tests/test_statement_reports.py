@@ -1,0 +1,214 @@
+"""Statements as JSON, CSV, HTML and PDF: the same bytes each time, safe whatever names they hold, fit to be read."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pypdfium2
+import pytest
+
+from gateway.billing.office import FORMS, spell
+from gateway.billing.report.page import grouped, page_of
+from gateway.billing.statement import Party, is_invoice
+from tests.parts.billing import AUGUST, HOUR, JULY, Desk, desk, example
+
+HOSTILE = "<script>alert(1)</script>"
+UNICODE = "Łódź Œuvre — Ünïcode 東京 مرحبا 🎉 & \u202eevil\x07 Co."
+SELLER = Party("Streams SE", ("Hafen 1", "20457 Hamburg"), "DE123456789", "HRB 1", "billing@streams.example")
+
+
+@pytest.fixture(scope="module")
+def finance(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
+    folder = tmp_path_factory.mktemp("finance")
+    catalog = example()
+    catalog["tenants"][0]["title"] = UNICODE.replace("\x07", "")
+    catalog["tenants"][0]["credit"] = "7.00"
+    with desk(f"sqlite:///{folder}/gateway.db", folder, catalog=catalog) as one:
+        one.use(JULY.start, records=12_345_678, bytes=133 << 30, units=9)
+        one.close_all(JULY.end + HOUR)
+        one.use(JULY.start + HOUR, source="late", stream="earthquakes", records=999_999)
+        one.told(AUGUST.end, source="late", state="ended")
+        one.use(AUGUST.start, records=1_000_001, replayed_records=1_500_000, filtered_records=3)
+        one.use(AUGUST.start, application="acme-test", is_billable=False, records=77, transport="pull")
+        one.store.adjust(
+            tenant="acme", name=HOSTILE, reason="=1+1", amount=Decimal("-3.5"), by="@eve", now=int(JULY.end)
+        )
+        one.close_all(AUGUST.end + HOUR)
+        yield one
+
+
+@pytest.fixture(scope="module")
+def august(finance: Desk) -> dict[str, Any]:
+    return finance.store.find("ST-000002").shown()
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_same_statement_gives_the_same_bytes(form: str, august: dict[str, Any], tmp_path: Path) -> None:
+    """In another process, too, with another hash seed, zone and time."""
+    once = spell(august, form)
+    assert spell(json.loads(json.dumps(august)), form) == once
+    (tmp_path / "statement.json").write_text(json.dumps(august))
+    code = (
+        "import json, sys, time, os; os.environ['TZ'] = 'Asia/Tokyo'; time.tzset();"
+        "from gateway.billing.office import spell;"
+        "sys.stdout.buffer.write(spell(json.load(open('statement.json', 'rb')), sys.argv[1]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, form],
+        cwd=tmp_path,
+        env={"PYTHONHASHSEED": "7", "PYTHONPATH": str(Path(__file__).parents[1])},
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == once
+
+
+def test_json_has_what_it_takes_to_check_it(august: dict[str, Any]) -> None:
+    told = json.loads(spell(august, "json"))
+    assert (told["number"], told["status"], told["currency"]) == ("ST-000002", "FINAL", "EUR")
+    assert told["period"]["time_zone"] == "Europe/Berlin"
+    assert re.fullmatch(r"[0-9a-f]{64}", told["usage_hash"])
+    assert told["previous"]["number"] == "ST-000001"
+    assert told["watermark"]["is_complete"] is True
+    assert sum(Decimal(line["amount"]) for line in told["lines"]) == Decimal(told["due"])
+    for line in told["lines"]:
+        assert {"name", "meter", "stream", "used", "included", "billable", "unit_price", "exact", "amount"} <= set(line)
+        for name in ("used", "included", "billable", "unit_price", "exact", "amount"):
+            assert line[name] is None or isinstance(line[name], str)
+    (correction,) = [line for line in told["lines"] if line["kind"] == "correction"]
+    assert "ST-000001" in correction["name"]
+    assert (correction["stream"], correction["used"]) == (None, "999999")
+
+
+def test_csv_is_one_row_a_line_and_no_formula_runs(august: dict[str, Any]) -> None:
+    text = spell(august, "csv").decode()
+    assert "\r\n" in text
+    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    assert len(rows) == len(august["lines"])
+    assert sum(Decimal(row["amount"]) for row in rows) == Decimal(august["due"])
+    (line,) = [row for row in rows if row["kind"] == "adjustment"]
+    assert line["reason"] == "'=1+1 (@eve)"
+    assert line["amount"] == "-3.50", "numbers stay numbers"
+    texts = [value for row in rows for name, value in row.items() if name not in ("amount", "exact")]
+    assert not [value for value in texts if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+class Tags(HTMLParser):
+    """What a browser would see."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_html_loads_and_runs_nothing(august: dict[str, Any]) -> None:
+    page = Tags()
+    page.feed(spell(august, "html").decode())
+    assert not {"script", "img", "link", "iframe", "a", "form", "object"} & set(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on") or name in ("src", "href", "style")]
+    assert HOSTILE in page.text, "shown as it is written"
+    assert "\u202e" not in page.text
+    assert "東京" in page.text
+    policy = next(value for name, value in page.attributes if value and "default-src" in value)
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_a_pdf_tells_the_same_as_the_page(august: dict[str, Any]) -> None:
+    document = pypdfium2.PdfDocument(spell(august, "pdf"))
+    try:
+        text = ""
+        for page in document:
+            part = page.get_textpage()
+            text += part.get_text_range()
+            part.close()
+            page.close()
+    finally:
+        document.close()
+    shown = page_of(august)
+    assert "Łódź" in text
+    for wanted in ("Statement ST-000002", "1 August 2026 to 31 August 2026", HOSTILE, shown.due[1], *dict(shown.sums)):
+        assert wanted in text, wanted
+    for row in shown.rows:
+        assert row.amount in text
+    assert august["hash"] in text
+
+
+def test_a_long_statement_goes_over_several_pages_with_a_head_on_each(august: dict[str, Any]) -> None:
+    long = {**august, "lines": august["lines"][:1] * 120, "usage": august["usage"] * 80}
+    document = pypdfium2.PdfDocument(spell(long, "pdf"))
+    try:
+        count = len(document)
+        page = document[2]
+        part = page.get_textpage()
+        text = part.get_text_range()
+        part.close()
+        page.close()
+    finally:
+        document.close()
+    assert count > 5
+    assert "Unit price" in text
+    assert f"page 3 of {count}" in text
+
+
+def test_draft_preview_and_credited_say_so_large(august: dict[str, Any]) -> None:
+    draft = {**august, "status": "DRAFT", "number": None, "issued_at": None}
+    for statement, said in (
+        (draft, "Draft: not a claim"),
+        ({**draft, "is_preview": True}, "Preview: not a claim"),
+        ({**august, "status": "CREDITED"}, "Credited"),
+    ):
+        assert said in spell(statement, "html").decode()
+        assert spell(statement, "pdf")[:5] == b"%PDF-"
+    assert page_of(august).banner == ""
+
+
+def test_it_is_an_invoice_only_where_both_sides_are_named_in_full(finance: Desk, august: dict[str, Any]) -> None:
+    assert "nvoice" not in spell(august, "html").decode() + spell(august, "json").decode()
+    body = finance.store.find("ST-000002").body
+    buyer = Party("Acme AG", ("Weg 2", "10115 Berlin"), "DE987654321")
+    for seller, other, word in (
+        (None, None, False),
+        (SELLER, None, False),
+        (Party("Streams SE"), buyer, False),
+        (SELLER, buyer, True),
+    ):
+        named = {
+            **body,
+            "seller": None if seller is None else seller.to_dict(),
+            "buyer": None if other is None else other.to_dict(),
+        }
+        assert is_invoice(named) is word
+    page = spell(
+        {**august, "document": "invoice", "seller": SELLER.to_dict(), "buyer": buyer.to_dict()}, "html"
+    ).decode()
+    for wanted in ("Invoice ST-000002", "VAT ID DE123456789", "VAT ID DE987654321", "20457 Hamburg", "10115 Berlin"):
+        assert wanted in page
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [("0", "0"), ("-0.50", "-0.50"), ("1234567.89", "1,234,567.89"), ("-1234", "-1,234"), ("0.000005", "0.000005")],
+)
+def test_numbers_are_grouped_by_thousands(number: str, shown: str) -> None:
+    assert grouped(number) == shown
