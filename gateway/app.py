@@ -45,7 +45,7 @@ from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
 from gateway.server.listener import Listener
 from gateway.server.loop import run_loop, settle_collector
-from gateway.statements import Statements, resign
+from gateway.statements import ServedStatements
 from gateway.subscription.books import Books
 from gateway.subscription.opening import Openings
 from gateway.subscription.registry import Registry
@@ -183,10 +183,8 @@ class Gateway:
             sockets=self._sockets,
             spans=dict if self._telemetry is None else self._telemetry.counts,
         )
-        self._statements = Statements.of(
-            settings, self._control.database, clock=clock, catalog=lambda: self._control.snapshot().catalog
-        )
-        self._statement_office = self._statements.office(run=self._control.work, clock=clock)
+        self._statements = ServedStatements(settings, self._control, clock=clock)
+        self._closers.append(self._statements.close)
         await self._open_ports(clusters, Openings(self._hub, codec, clock))
 
     async def _open_ports(self, clusters: Mapping[str, KafkaCluster], openings: Openings) -> None:
@@ -219,7 +217,7 @@ class Gateway:
             bus=self._bus,
             reload=self.reload,
             clock=self._clock,
-            statements=self._statement_office,
+            statements=self._statements.office,
             usage=self._bookkeeping.desk,
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
@@ -240,12 +238,8 @@ class Gateway:
         self._spawn("watch", self._watch.run())
         self._spawn("meter", self._registry.follow_meter())
         self._spawn("tickets", self._tickets.run())
-        for name, work in self._limiting.tasks():
+        for name, work in (*self._limiting.tasks(), *self._statements.tasks()):
             self._spawn(name, work)
-        if settings.billing.schedule:
-            schedule = self._statements.schedule(settings, clock=self._clock)
-            self._spawn("statements", schedule.run())
-            self._closers.append(partial(resign, schedule, self._control.work))
         if self._metering is not None:
             for name, work in self._metering.tasks():
                 self._spawn(name, work)
@@ -318,7 +312,7 @@ class Gateway:
             clock=self._clock,
             public_url=lambda: self.base_url,
             authority=self._keyring.authority,
-            statements=self._statement_office,
+            statements=self._statements.office,
             usage=self._bookkeeping.desk,
             admission=self._limiting.admission,
         )

@@ -136,11 +136,12 @@ class Control:
             except ConfigurationProblems as error:
                 self._refused = error.problems
                 raise
-            await self._keyring.refresh()
             for take in taking:
                 take()
             self._refused = []
             self._take(loaded, snapshot)
+        # With the lock given back: an issuer that hangs must not keep a withdrawal waiting.
+        await self._keyring.refresh()
 
     def _load(self, also: Sequence[Preparation]) -> tuple[_Loaded, Snapshot, list[Callable[[], None]]]:
         problems: list[str] = []

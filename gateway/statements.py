@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import logging
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from gateway.billing.closing import Closed, Closing
 from gateway.billing.drafting import Drafting, Rules
@@ -22,6 +22,7 @@ from gateway.catalog.catalog import Catalog
 from gateway.catalog.store import Store
 from gateway.clock import Clock
 from gateway.config import Settings
+from gateway.control import Control
 from gateway.database.database import Database
 from gateway.errors import Unavailable
 from gateway.metering.chores import UsageChores
@@ -95,11 +96,25 @@ class Statements:
         )
 
 
-async def resign(schedule: Schedule, run: Run) -> None:
-    """Let another process lead at once, where the database answers at once; else the lease runs out by itself."""
-    with contextlib.suppress(TimeoutError, Unavailable):
-        async with asyncio.timeout(RESIGN_SECONDS):
-            await run(schedule.resign)
+class ServedStatements:
+    """Statements in a process that serves: asked for over HTTP, closed by themselves."""
+
+    def __init__(self, settings: Settings, control: Control, *, clock: Clock) -> None:
+        made = Statements.of(settings, control.database, clock=clock, catalog=lambda: control.snapshot().catalog)
+        self.office = made.office(run=control.work, clock=clock)
+        self._run = control.work
+        self._schedule = made.schedule(settings, clock=clock) if settings.billing.schedule else None
+
+    def tasks(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
+        """What runs until it is cancelled, by name."""
+        return [] if self._schedule is None else [("statements", self._schedule.run())]
+
+    async def close(self) -> None:
+        """Let another process lead at once, where the database answers at once; else the lease runs out by itself."""
+        if self._schedule is not None:
+            with contextlib.suppress(TimeoutError, Unavailable):
+                async with asyncio.timeout(RESIGN_SECONDS):
+                    await self._run(self._schedule.resign)
 
 
 def rules_of(settings: Settings) -> Rules:

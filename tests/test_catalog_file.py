@@ -112,11 +112,11 @@ def test_rates_are_spelled_out_and_a_burst_lets_one_request_through(tmp_path: Pa
 
 
 def test_a_plan_may_be_tighter_for_a_stream_and_for_each_application(tmp_path: Path) -> None:
-    narrow = "streams: {earthquakes: {bytes_per_second: 10}}, each_application: {replay_records_per_second: 5}"
+    narrow = "streams: {earthquakes: {bytes_per_second: 10}}, each_application: {replay_records_per_second: 5}}"
     pro = load(
         tmp_path,
         ("bytes_per_second: 1,", "bytes_per_second: 20,"),
-        ("replay_records_per_second: 1}", f"replay_records_per_second: 9, {narrow}}}"),
+        ("replay_records_per_second: 1}", f"replay_records_per_second: 9, {narrow}"),
     ).plan("pro")
     assert pro is not None
     assert pro.limits["streams"] == {"earthquakes": {"bytes_per_second": {"rate": 10, "burst": 10}}}

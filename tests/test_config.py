@@ -208,7 +208,26 @@ def test_several_clusters_have_names_and_become_what_the_adapter_asks_for() -> N
         ({"GATEWAY_HTTP__PUBLIC_URL": "ftp://x"}, "must be an http or https address"),
         ({"GATEWAY_HTTP__PORT": "9090"}, "http.port and admin.port must differ"),
         ({"GATEWAY_STREAM__RING_BYTES": "2 GiB"}, "must not be larger than memory_bytes"),
-        ({"GATEWAY_REDIS__MODE": "sentinel"}, "redis.mode = 'sentinel': must be single"),
+        ({"GATEWAY_REDIS__MODE": "ring"}, "redis.mode = 'ring': must be one of single, sentinel, cluster"),
+        ({"GATEWAY_REDIS__MODE": "sentinel"}, "mode sentinel needs url"),
+        (
+            {"GATEWAY_REDIS__MODE": "sentinel", "GATEWAY_REDIS__URL": "redis:///0"},
+            "mode sentinel needs sentinels and sentinel_service",
+        ),
+        (
+            {
+                "GATEWAY_REDIS__MODE": "sentinel",
+                "GATEWAY_REDIS__URL": "redis://master/0",
+                "GATEWAY_REDIS__SENTINELS": "s:1",
+                "GATEWAY_REDIS__SENTINEL_SERVICE": "limits",
+            },
+            "url has no host",
+        ),
+        ({"GATEWAY_REDIS__SENTINELS": "s:1"}, "sentinels is for mode sentinel, and the mode is single"),
+        ({"GATEWAY_REDIS__MODE": "cluster", "GATEWAY_REDIS__URL": "redis://x/1"}, "of database 0"),
+        ({"GATEWAY_REDIS__MODE": "cluster", "GATEWAY_REDIS__URL": "unix:///x"}, "url is redis:// or rediss://"),
+        ({"GATEWAY_REDIS__URL": "rediss://x", "GATEWAY_REDIS__SSL_KEY_FILE": "k"}, "must be given together"),
+        ({"GATEWAY_REDIS__URL": "redis://x", "GATEWAY_REDIS__SSL_CA_FILE": "c"}, "begins with rediss://"),
         ({"GATEWAY_DATABASE__URL": "mysql://x"}, "begins with sqlite:/// or postgresql+psycopg://"),
     ],
 )
@@ -391,6 +410,7 @@ def test_every_setting_says_what_it_means_and_can_be_given_by_a_variable() -> No
         "kafka.sasl_oauth_client_secret",
         "kafka.clusters.<name>.sasl_oauth_client_secret",
         "redis.url",
+        "redis.sentinel_password",
         "telemetry.otlp_headers",
     }
 

@@ -8,6 +8,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -256,7 +257,7 @@ async def test_names_of_tenants_stay_out_of_redis(redis: RedisServer) -> None:
         for tenant in ("{brace}", "line\r\nbreak", "nul\0", "glob*?[", "x" * 60):
             seat, _read = await a.open(granted(tenant, plan(1)))
             a.seats.release(seat)
-    keys: list[bytes] = [bytes(key) for key in await client.keys("*")]
+    keys: list[Any] = await client.keys("*")
     await client.aclose()
     assert keys
     assert all(re.fullmatch(r"gateway:limits:1:seats:[!-~]+", key.decode()) for key in keys)

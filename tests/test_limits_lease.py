@@ -336,7 +336,7 @@ async def test_what_a_node_gives_back_when_it_stops_another_one_has(redis_server
 def test_four_processes_under_overload_let_through_the_rate_together(redis_server: RedisServer) -> None:
     """The short form of ``python -m loadtests limits``, which looks at windows of ten seconds."""
     rates = {"records": 2000, "requests": 40}
-    found = overload(redis_server.url, rates, seconds=6, tenant="overload")
+    found = overload(redis_server.url, rates, seconds=5, tenant="overload")
     assert found.reasons == [""] * 4
     for kind, limit in rates.items():
         events = found.let_through[kind]

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO, cast
 from uuid import uuid4
 
 import pytest
@@ -21,8 +22,8 @@ from gateway.database.database import Database
 from gateway.kafka.cluster import ClusterSettings, KafkaCluster
 from gateway.kafka.faults import KafkaUnavailable, TopicMissing
 from gateway.kafka.follower import Follower
-from gateway.kafka.producer import Producer, TopicRefused
-from gateway.metering.ledger import Ledger, LeaseLost
+from gateway.kafka.producer import Producer
+from gateway.metering.ledger import LeaseLost, Ledger
 from gateway.metering.metering import Metering
 from gateway.metering.slab import read_slab
 from gateway.metering.totals import VERSION, CellTotals, SourceWord, Totals
@@ -31,7 +32,7 @@ from tests.parts.metering import grant, new_database, total
 from tests.parts.process import die_with_parent
 from tests.test_kafka_mock import Mock
 
-WRITER = Path(__file__).parent / "parts" / "metering_writer.py"
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
@@ -176,31 +177,6 @@ async def test_usage_waits_for_kafka_and_nothing_is_lost(
         await eventually(says(ledger, 11))
 
 
-async def test_a_topic_that_may_not_be_made_names_the_command(own_kafka_with_rules: KafkaBroker) -> None:
-    cluster = KafkaCluster(ClusterSettings(own_kafka_with_rules.bootstrap), clock=SystemClock())
-    with pytest.raises(TopicRefused, match="gateway usage create-topic"):
-        await Producer(cluster, "usage").ensure_topic()
-    await cluster.close()
-
-
-@pytest.fixture
-def own_kafka_with_rules(tmp_path: Path) -> Iterator[KafkaBroker]:
-    from tests.parts.kafka import PartMissing
-
-    rules = (
-        "create.topic.policy.class.name=\n"
-        "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer\n"
-        "super.users=User:nobody\nallow.everyone.if.no.acl.found=false\n"
-    ).partition("\n")[2]
-    broker = KafkaBroker(tmp_path / "kafka", properties=rules + "early.start.listeners=CONTROLLER\n")
-    try:
-        broker.start()
-    except PartMissing as missing:
-        pytest.skip(f"left out: {missing}")
-    yield broker
-    broker.kill()
-
-
 async def test_the_mock_cluster_s_topic_comes_into_being_by_itself(sqlite: Database, tmp_path: Path) -> None:
     try:
         mock = Mock()
@@ -287,12 +263,20 @@ def test_what_is_rolled_up_takes_in_nothing_more(database: Database) -> None:
 # ---- SIGKILL -------------------------------------------------------------------------------------------------------
 
 
-def write(directory: Path, *options: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(
-        [sys.executable, str(WRITER), str(directory), *options],
+@contextlib.contextmanager
+def writer(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[bytes], BinaryIO]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.parts.metering_writer", str(directory), *options],
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         preexec_fn=die_with_parent,
     )
+    with process:
+        assert process.stdout is not None
+        try:
+            yield process, cast("BinaryIO", process.stdout)
+        finally:
+            process.kill()
 
 
 def test_a_killed_writer_leaves_every_count_that_it_reported(tmp_path: Path) -> None:
@@ -300,18 +284,14 @@ def test_a_killed_writer_leaves_every_count_that_it_reported(tmp_path: Path) -> 
     chance = random.Random(8)
     for number in range(kills):
         directory = tmp_path / str(number)
-        process = write(directory)
-        assert process.stdout is not None
-        deadline = time.monotonic() + chance.random() * 0.02
-        reported = int.from_bytes(process.stdout.read(8), "little")
-        while time.monotonic() < deadline:
-            reported = int.from_bytes(process.stdout.read(8), "little")
-        os.kill(process.pid, signal.SIGKILL)
-        rest = process.stdout.read()
-        process.wait()
-        process.stdout.close()
-        if len(rest) >= 8:
-            reported = int.from_bytes(rest[len(rest) // 8 * 8 - 8 : len(rest) // 8 * 8], "little")
+        with writer(directory) as (process, said):
+            told = said.read(8)
+            deadline = time.monotonic() + chance.random() * 0.02
+            while time.monotonic() < deadline:
+                told = said.read(8)
+            process.kill()
+            told += said.read()
+        reported = int.from_bytes(told[-(len(told) % 8) - 8 :][:8], "little")
         (path,) = directory.glob("*.slab")
         found = read_slab(path.read_bytes())
         counted = sum(usage.records for _, usage in found.cells)
@@ -324,10 +304,8 @@ async def test_a_process_killed_while_it_makes_its_slab_leaves_nothing_that_coun
     kafka: Kafka, sqlite: Database, tmp_path: Path
 ) -> None:
     directory = tmp_path / "m"
-    process = write(directory, "--die-in-creation")
-    assert process.wait(60) == -signal.SIGKILL
-    assert process.stdout is not None
-    process.stdout.close()
+    with writer(directory, "--die-in-creation") as (process, _):
+        assert process.wait(60) == -signal.SIGKILL
     assert [path.name[-10:] for path in directory.iterdir()] == [".slab.part"]
     (directory / f"{uuid4()}.slab").write_bytes(b"foreign")
     async with metering(kafka.bootstrap, directory, sqlite, f"usage-{uuid4()}") as one:
@@ -341,12 +319,9 @@ async def test_a_process_killed_between_kafka_and_the_ledger_is_billed_once(
     kafka: Kafka, sqlite: Database, tmp_path: Path
 ) -> None:
     topic, directory, ledger = f"usage-{uuid4()}", tmp_path / "m", Ledger(sqlite)
-    process = await asyncio.to_thread(write, directory, "--publish", kafka.bootstrap, topic)
-    assert process.stdout is not None
-    counted = int.from_bytes(await asyncio.to_thread(process.stdout.read, 8), "little")
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    with writer(directory, "--publish", kafka.bootstrap, topic) as (_, said):
+        counted = int.from_bytes(await asyncio.to_thread(said.read, 8), "little")
+    assert counted == 45
     async with metering(kafka.bootstrap, directory, sqlite, topic) as one:
         await eventually(says(ledger, counted))
         await eventually(lambda: _is(lambda: one.status().orphans["removed"] == 1))

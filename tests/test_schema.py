@@ -21,6 +21,7 @@ from gateway.database.database import Bounds, Database
 from gateway.database.schema import VERSIONS, Schema, SchemaForeign, SchemaTooNew, SchemaTooOld
 from gateway.database.versions import v0001_catalog as first
 from gateway.errors import ConfigurationProblems
+from gateway.limits.quota_store import METADATA as QUOTAS
 from gateway.metering.audit_tables import METADATA as EVIDENCE
 from gateway.metering.tables import METADATA as USAGE
 
@@ -118,7 +119,7 @@ def test_the_versions_together_make_the_tables_that_the_stores_use(database: Dat
     Schema(database).upgrade()
     with database.reading() as connection:
         known = {"compare_type": True, "include_object": lambda _o, name, *_: name not in ("schema_versions",)}
-        ours = [METADATA, EVIDENCE, USAGE]
+        ours = [METADATA, EVIDENCE, USAGE, QUOTAS]
         assert compare_metadata(MigrationContext.configure(connection, opts=known), ours) == []  # type: ignore[arg-type]
 
 

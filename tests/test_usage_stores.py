@@ -227,6 +227,9 @@ class Notes:
     def close(self, source: str) -> None:
         self.said.append(f"close {source}")
 
+    def mark(self, source: str, until: int) -> None:
+        self.said.append(f"mark {source} {until - NOW}")
+
     def lose(self, source: str) -> None:
         self.said.append(f"lose {source}")
 
@@ -270,9 +273,19 @@ async def test_stretches_of_one_read_that_follow_on_each_other_are_one_up_to_a_m
         ("x", "0:4-7", 3, 0, 3),
         ("y", "0:0-2,1:0-2", 4, 0, 4),
     ]
-    assert notes.said == ["begin s1"]
+    assert notes.said == ["begin s1", "mark s1 12"], "all that began before the oldest stretch that is still open"
     await audit.close()
-    assert notes.said == ["begin s1", "close s1"]
+    assert notes.said[-1] == "close s1"
+
+
+async def test_a_read_that_gives_nothing_for_long_is_few_stretches() -> None:
+    notes = Notes()
+    audit = DeliveryAudit(notes, source="s1", run=at_once)
+    for beat in range(60):
+        note(audit, (beat,), (beat + 1,), 0, began=NOW + beat * 15, hidden=1)
+        await audit.flush(now=NOW + beat * 15)
+    await audit.flush()
+    assert [(one.moved, one.hidden, one.span) for one in notes.kept] == [("0:0-60", 60, 60)]
 
 
 async def test_notes_wait_for_a_database_that_is_away_within_a_bound() -> None:
@@ -350,6 +363,7 @@ def prove(
     )
     store = AuditStore(database)
     store.begin("s1")
+    store.mark("s1", NOW)
     store.append([delivery(YESTERDAY - 2 * DAY, 1, tenant="initech"), *proved], source="s1")
     if closes:
         store.close("s1")
@@ -401,6 +415,22 @@ def test_a_killed_process_may_have_metered_more_than_it_could_note(database: Dat
     store.append([delivery(YESTERDAY + 36_000, 2, tenant="globex")], source="s1")
     (drift,) = chores_of(database).reconcile_period(start=YESTERDAY, end=TODAY, now=NOW)
     assert (drift.kind, drift.whom.tenant) == ("missing", "globex"), "but never less"
+
+
+def test_a_process_that_has_not_written_all_down_is_waited_for(database: Database) -> None:
+    Ledger(database).merge([totals(YESTERDAY + 36_000, records=9), word()])
+    store, chores = AuditStore(database), chores_of(database)
+    store.append([delivery(YESTERDAY - 2 * DAY, 1, tenant="initech")], source="s0")
+    store.begin("s1")
+    store.mark("s1", YESTERDAY - DAY // 2)
+    while chores.reconcile(now=NOW) is not None:
+        pass
+    assert chores.reconcile_period(start=YESTERDAY, end=TODAY, now=NOW) == [], "and is held to nothing yet"
+    store.mark("s1", TODAY + 60)
+    found = []
+    while (more := chores.reconcile(now=NOW)) is not None:
+        found += more
+    assert [one.kind for one in found] == ["excess"]
 
 
 def test_a_drift_stands_once_until_somebody_settles_it(database: Database) -> None:
@@ -626,6 +656,7 @@ def test_audit_answers_which_offsets_went_to_whom_when_and_how(gateway: Any, dat
 def test_reconcile_shows_what_stands_until_it_is_settled(gateway: Any, database: Database) -> None:
     assert gateway("usage", "reconcile").stdout == "no difference stands\n"
     AuditStore(database).begin("s1")
+    AuditStore(database).mark("s1", TODAY + 60)
     proved = [
         delivery(YESTERDAY + 9 * 3600, 99),
         delivery(YESTERDAY + 9 * 3600, 1, application="acme-test"),

@@ -7,7 +7,7 @@ and of two processes that close the same period at once one finds it done.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -70,14 +70,12 @@ class Closing:
         tenant: str | None = None,
         until: str | None = None,
         goes_on: Callable[[], bool] = lambda: True,
-        seen: Callable[[Closed], None] = lambda _: None,
-    ) -> list[Closed]:
-        """Bring every period that is over as far as it may go; of each tenant one after the other.
+    ) -> Iterator[Closed]:
+        """Bring every period that is over as far as it may go, one after the other as they are asked for.
 
         ``until`` is the label of the last period to close. ``goes_on`` is asked before each period.
         """
         known = self._drafting.known(tenant=tenant)
-        results: list[Closed] = []
         held_up: set[str] = set()
         for name, period in self.due(known, now=now, tenants=None if tenant is None else [tenant]):
             if name in held_up or (until is not None and period.label > until):
@@ -88,9 +86,7 @@ class Closing:
             if result.outcome not in ("final", "empty"):
                 # The next one stands on this one: its number, its advances, its credit.
                 held_up.add(name)
-            results.append(result)
-            seen(result)
-        return results
+            yield result
 
     def draft(self, tenant: str, period: Period, *, now: float) -> Kept | None:
         """Make, or make again, the draft of a period that is over. None where there is nothing to say, or where it has

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Final
 
-from gateway.billing.closing import Closed, Closing
+from gateway.billing.closing import Closed, Closing, Outcome
 from gateway.billing.store import StatementStore
 from gateway.clock import Clock
 from gateway.database.faults import DatabaseUnavailable
@@ -64,12 +64,16 @@ class Schedule:
         finally:
             self._stopping.set()
 
-    def look(self) -> list[Closed]:
-        """Close what is over, if this process leads; blocks."""
+    def look(self) -> list[Outcome]:
+        """Close what is over, if this process leads, and return what became of it; blocks."""
         if not self._leads():
             return []
         self._prepare()
-        return self._closing.run(now=self._clock.now(), goes_on=self._goes_on, seen=self._see)
+        outcomes: list[Outcome] = []
+        for closed in self._closing.run(now=self._clock.now(), goes_on=self._goes_on):
+            self._see(closed)
+            outcomes.append(closed.outcome)
+        return outcomes
 
     def _leads(self) -> bool:
         now = self._clock.now()

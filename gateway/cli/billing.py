@@ -91,19 +91,16 @@ def close(
         for source in lost:
             if not statements.ledger.give_up(source, by=_who(by), at=_at(now)):
                 raise ConfigurationProblems([f"--lost {source}: there is no live source of this name"])
-        closed: list[Closed] = []
-
-        def seen(one: Closed) -> None:
-            closed.append(one)
+        closed: list[dict[str, Any]] = []
+        for one in statements.closing.run(now=now, tenant=tenant, until=period):
+            closed.append(_closed(one))
             tell_progress(f"{len(closed)} periods; {one.tenant} {one.period.label}")
-
-        statements.closing.run(now=now, tenant=tenant, until=period, seen=seen)
         tell_progress("")
     if output == "json":
-        print_json({"periods": [_closed(one) for one in closed]})
+        print_json({"periods": closed})
     else:
-        _show_closed([one for one in closed if one.outcome != "empty"])
-    if any(one.outcome not in ("final", "empty") for one in closed):
+        _show_closed([one for one in closed if one["outcome"] != "empty"])
+    if any(one["outcome"] not in ("final", "empty") for one in closed):
         ctx.exit(EXIT_WAITS)
 
 
@@ -334,14 +331,13 @@ def _closed(one: Closed) -> dict[str, Any]:
     }
 
 
-def _show_closed(closed: list[Closed]) -> None:
+def _show_closed(closed: list[dict[str, Any]]) -> None:
     from gateway.cli.usage import print_table
 
-    lines = []
-    for one in closed:
-        kept = one.statement
-        named = "" if kept is None else kept.number or kept.id
-        lines.append([one.tenant, one.period.label, one.outcome, named, "; ".join(one.reasons)])
+    lines = [
+        [one["tenant"], one["period"], one["outcome"], one["number"] or one["id"] or "", "; ".join(one["reasons"])]
+        for one in closed
+    ]
     print_table(["tenant", "period", "outcome", "statement", "why"], lines, numbers=0)
 
 

@@ -138,8 +138,13 @@ class Account:
             lease.ripen(now_us=self._lender.now_us())
         if self._turns and not self._queue:
             self._lapse(self._lender.now_us())
-        # What a turn leaves over is not for whoever comes first.
-        room = min(lease.left, turn) if turn > 0 or self.is_crowded else lease.left
+        if turn > 0:
+            room = min(lease.left, turn)
+        elif self.is_crowded and lease.is_scarce:
+            # What a turn leaves over is not for whoever comes first.
+            room = 0
+        else:
+            room = lease.left - lease.promised
         if room <= 0:
             pace.lacks = lease
             lease.is_wanted = True

@@ -15,10 +15,20 @@ from gateway.limits.quota_redis import LOOSE_SECONDS
 KEPT_SECONDS: Final = 40 * 86_400
 """For so long a period's use is kept after its end."""
 
-USE = sa.table(
+METADATA = sa.MetaData()
+USE = sa.Table(
     "quota_use",
-    *(sa.column(name, sa.String) for name in ("tenant", "plan", "name", "period", "node")),
-    *(sa.column(name, sa.BigInteger) for name in ("given", "used", "told_ms", "ends_at")),
+    METADATA,
+    sa.Column("tenant", sa.String(63), primary_key=True),
+    sa.Column("plan", sa.String(63), primary_key=True),
+    sa.Column("name", sa.String(32), primary_key=True),
+    sa.Column("period", sa.String(10), primary_key=True),
+    sa.Column("node", sa.String(32), primary_key=True),
+    sa.Column("given", sa.BigInteger, nullable=False),
+    sa.Column("used", sa.BigInteger, nullable=False),
+    sa.Column("told_ms", sa.BigInteger, nullable=False),
+    sa.Column("ends_at", sa.BigInteger, nullable=False),
+    sa.Index("quota_use_by_end", "ends_at"),
 )
 
 

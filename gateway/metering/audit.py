@@ -18,6 +18,12 @@ MAX_BATCH: Final = 2_000
 STRETCH_SECONDS: Final = 60.0
 """A delivery that continues the one before it is written down together with it, up to this length."""
 
+EMPTY_SECONDS: Final = 900.0
+"""The same for stretches that gave nothing: a row filter may pass over others' records for days."""
+
+
+MARK_SECONDS: Final = 30
+
 
 class Delivery(NamedTuple):
     """A stretch of one read. ``moved`` says for each partition that moved where from and where to, half-open, as
@@ -52,6 +58,8 @@ class Sink(Protocol):
 
     def append(self, deliveries: Sequence[Delivery], *, source: str) -> None: ...
 
+    def mark(self, source: str, until: int) -> None: ...
+
     def close(self, source: str) -> None: ...
 
     def lose(self, source: str) -> None: ...
@@ -70,6 +78,10 @@ class _Open:
         self.began, self.ended = began, began
         self.records = self.bytes = self.filtered = self.hidden = self.taken_back = 0
 
+    def most_seconds(self) -> float:
+        """How long it may become."""
+        return STRETCH_SECONDS if self.records or self.taken_back else EMPTY_SECONDS
+
 
 _Who = tuple[str, str, str, Transport, str]
 
@@ -84,9 +96,9 @@ class DeliveryAudit:
         self._source = source
         self._run = run
         self._max_pending = max_pending
-        self._max_open = max_pending // 5
         self._is_begun = False
         self._is_lossy = False
+        self._marked = 0
         self._open: dict[_Who, _Open] = {}
         self._returned: dict[_Who, int] = {}
         self.taken_back: dict[tuple[str, Transport], int] = {}
@@ -120,7 +132,7 @@ class DeliveryAudit:
         if start == end and not records and who not in self._returned:
             return
         known = self._open.get(who)
-        if known is not None and (known.end != start or ended - known.began > STRETCH_SECONDS):
+        if known is not None and (known.end != start or ended - known.began > known.most_seconds()):
             self._close(who, known)
             known = None
         if known is None:
@@ -143,10 +155,10 @@ class DeliveryAudit:
         """Write down the stretches that began a minute before ``now`` (epoch seconds; None: all). What cannot be
         written now stays for the next time, within a bound."""
         await self._declare()
-        if now is None or len(self._open) > self._max_open:
+        if now is None or len(self._open) > self._max_pending:
             now = math.inf
         for who, one in list(self._open.items()):
-            if now - one.began >= STRETCH_SECONDS:
+            if now - one.began >= one.most_seconds():
                 self._close(who, one)
         while self._pending:
             batch = self._pending[:MAX_BATCH]
@@ -158,6 +170,18 @@ class DeliveryAudit:
                 return
             del self._pending[: len(batch)]
             self.written += len(batch)
+        if now < math.inf:
+            await self._mark(int(min((one.began for one in self._open.values()), default=now)))
+
+    async def _mark(self, until: int) -> None:
+        """Say, now and then, that all stretches that began before ``until`` are written down."""
+        if until - self._marked < MARK_SECONDS:
+            return
+        try:
+            await self._run(self._sink.mark, self._source, until)
+            self._marked = until
+        except Unavailable as error:
+            log.debug("notes of deliveries are not marked: %s", error)
 
     async def _declare(self) -> None:
         """Say that this process's notes can be counted on, or no longer. Without the first nothing is made of them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -36,7 +37,12 @@ class AuditStore:
         with self._writing() as connection:
             known = sa.select(NOTED.c.source).where(NOTED.c.source == source)
             if connection.execute(known).first() is None:
-                connection.execute(NOTED.insert().values(source=source, is_whole=False))
+                connection.execute(NOTED.insert().values(source=source, noted_until=0, is_whole=False))
+
+    def mark(self, source: str, until: int) -> None:
+        """Everything that the process began to deliver before this epoch second is written down."""
+        with self._writing() as connection:
+            connection.execute(NOTED.update().where(NOTED.c.source == source).values(noted_until=until))
 
     def close(self, source: str) -> None:
         """The process has ended, and every note of it was written down."""
@@ -48,10 +54,12 @@ class AuditStore:
         with self._writing() as connection:
             connection.execute(NOTED.delete().where(NOTED.c.source == source))
 
-    def proved(self) -> dict[str, bool]:
-        """The processes that keep notes and lost none; True for those that ended with all of them written down."""
+    def noted(self) -> dict[str, float]:
+        """The processes that keep notes and lost none, and up to when all is written down (epoch seconds): for ever
+        for those that ended so."""
         with self._reading() as connection:
-            return {row.source: bool(row.is_whole) for row in connection.execute(sa.select(NOTED))}
+            rows = connection.execute(sa.select(NOTED))
+            return {row.source: math.inf if row.is_whole else float(row.noted_until) for row in rows}
 
     def read(self, *, tenant: str, stream: str, start: int, end: int) -> Iterator[Delivery]:
         """What went to a tenant from a stream in these epoch seconds, begun before the end and ended after the start,

@@ -34,6 +34,8 @@ NOTED = sa.Table(
     "delivery_sources",
     METADATA,
     sa.Column("source", sa.String(64), primary_key=True),
+    # Up to when all that it began to deliver is written down, epoch seconds.
+    sa.Column("noted_until", sa.BigInteger, nullable=False),
     # It ended, and all its notes are there. A process that was killed stays without.
     sa.Column("is_whole", sa.Boolean, nullable=False),
 )

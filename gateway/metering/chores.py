@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Final
 
@@ -12,7 +13,7 @@ from gateway.metering.audit_store import AuditStore
 from gateway.metering.audit_tables import UPKEEP
 from gateway.metering.drifts import Drifts
 from gateway.metering.ledger import Ledger
-from gateway.metering.reconcile import Drift, Metered, Whom, compare
+from gateway.metering.reconcile import SLACK_SECONDS, Drift, Metered, Whom, compare
 from gateway.metering.rollup import DAY, RollUp, ZoneOf
 from gateway.metering.tables import CELLS, LINES, SOURCES
 from gateway.model import Transport
@@ -72,20 +73,28 @@ class UsageChores:
             return None
         # From the first whole day that there is evidence of, and not where cells are longer than a quarter of an hour.
         start = max(until, -(-oldest // DAY) * DAY, (int(now) - self._hours_after_days * DAY) // DAY * DAY + DAY)
-        if start >= over:
+        if start >= over or self._is_awaited(start + DAY):
             return None
         found = self.reconcile_period(start=start, end=start + DAY, now=now)
         with self._writing() as connection:
             connection.execute(UPKEEP.update().where(UPKEEP.c.id == 1).values(reconciled_until=start + DAY))
         return found
 
+    def _is_awaited(self, end: int) -> bool:
+        """Whether a process that lives is still to write down what it delivered before."""
+        noted = self._evidence.noted()
+        return any(
+            noted.get(one.source, math.inf) < end + SLACK_SECONDS for one in self._ledger.sources() if one.state == LIVE
+        )
+
     def reconcile_period(self, *, start: int, end: int, now: float, tenant: str | None = None) -> list[Drift]:
         """Compare these epoch seconds, of one tenant or of all; what is new is written down and returned."""
-        proved = self._evidence.proved()
+        noted = self._evidence.noted()
+        # Who was killed has ended, and is written down up to some time before that; who lost notes is not there.
         unproved = {
             one.source
             for one in self._ledger.sources()
-            if one.source not in proved or (one.state != LIVE and not proved[one.source])
+            if noted.get(one.source, 0) < (end + SLACK_SECONDS if one.state == LIVE else math.inf)
         }
         found: list[Drift] = []
         for name in [tenant] if tenant is not None else self._ledger.tenants():

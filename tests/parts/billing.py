@@ -88,7 +88,7 @@ class Desk:
     def close(self, moment: float, **options: Any) -> list[Closed]:
         """Close what is over at this moment, all usage told."""
         self.at(moment)
-        return self.closing.run(now=moment, **options)
+        return list(self.closing.run(now=moment, **options))
 
     def close_all(self, moment: float) -> list[Kept]:
         """The same with usage told, and every period final."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import signal
 import subprocess
@@ -158,6 +159,8 @@ class Deployment:
             "contracts": {"dir": str(self.directory / "asyncapi")},
             "database": {"url": f"sqlite:///{self.directory / 'gateway.db'}"},
             "data": {"dir": str(self.directory / f"data-{node}")},
+            # Of its own: the Kafka is shared, and a ledger takes in whatever its topic says.
+            "metering": {"topic": "usage." + hashlib.sha256(str(self.directory).encode()).hexdigest()[:16]},
             "auth": {
                 "issuers": [
                     {

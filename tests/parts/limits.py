@@ -24,6 +24,7 @@ from gateway.model import TRANSPORTS, Contract, Grant, Plan, Principal
 from tests.parts.process import die_with_parent
 
 RECORD_BYTES = 100
+READY = b"ready\n"
 RATES = ("requests_per_second", "records_per_second", "replay_records_per_second", "bytes_per_second")
 NOBODY = Principal("main", "app", "app", frozenset(), "t", 2**31)
 
@@ -159,19 +160,29 @@ def overload(
         "burst_seconds": burst_seconds,
         "nodes": nodes,
         "tenant": tenant,
-        "ends_at": time.time() + seconds,
     }
     arguments = [sys.executable, "-m", "tests.parts.limits"]
     root = Path(__file__).resolve().parents[2]
     running = [
         subprocess.Popen(
             [*arguments, json.dumps({**told, "node": f"node-{number}"})],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             cwd=root,
             preexec_fn=die_with_parent,
         )
         for number in range(nodes)
     ]
+    for process in running:
+        assert process.stdout is not None
+        assert process.stdout.readline() == READY
+    # All begin and end together, however long one of them took to come up.
+    ends_at = json.dumps(time.time() + seconds).encode()
+    for process in running:
+        assert process.stdin is not None
+        process.stdin.write(ends_at)
+        process.stdin.close()
+        process.stdin = None
     found = [json.loads(process.communicate(timeout=seconds + 60)[0]) for process in running]
     by_kind = {kind: [one["let_through"][kind] for one in found] for kind in rates}
     return Outcome(
@@ -226,5 +237,14 @@ async def _run(told: dict[str, Any]) -> dict[str, Any]:
         }
 
 
+def main() -> None:
+    """One process of ``overload``."""
+    told = json.loads(sys.argv[1])
+    sys.stdout.buffer.write(READY)
+    sys.stdout.flush()
+    told["ends_at"] = json.loads(sys.stdin.read())
+    json.dump(asyncio.run(_run(told)), sys.stdout)
+
+
 if __name__ == "__main__":
-    json.dump(asyncio.run(_run(json.loads(sys.argv[1]))), sys.stdout)
+    main()

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from uuid import uuid4
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 from gateway.clock import SystemClock
 from gateway.metering.meter import Meter
 from gateway.metering.slab import Slab
@@ -48,4 +46,5 @@ async def publish(meter: Meter, bootstrap: str, topic: str) -> None:
     await asyncio.Event().wait()
 
 
-main()
+if __name__ == "__main__":
+    main()

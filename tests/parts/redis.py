@@ -184,8 +184,8 @@ class SentinelTrio:
 
 
 class RedisCluster:
-    """Masters that share the slots out evenly, in order; the first one has a replica. One that dies takes only its own
-    slots with it, and a replica takes over after about two seconds."""
+    """Masters that share the slots out evenly, in order; the second one has a replica, which takes over about two
+    seconds after its death. One of the others takes its own slots with it, and no more."""
 
     def __init__(self, directory: Path, *, masters: int = 3) -> None:
         self.servers = [
@@ -211,8 +211,9 @@ class RedisCluster:
         for other in self.servers[1:]:
             other.command("CLUSTER", "MEET", "127.0.0.1", first.port)
         _until(lambda: all(self._knows_all(one) for one in self.servers), "the servers know each other")
-        self.replica.command("CLUSTER", "REPLICATE", first.command("CLUSTER", "MYID"))
-        _until(lambda: "state=online" in str(first.command("INFO", "replication")), "the replica follows its master")
+        second = self.masters[1]
+        self.replica.command("CLUSTER", "REPLICATE", second.command("CLUSTER", "MYID"))
+        _until(lambda: "state=online" in str(second.command("INFO", "replication")), "the replica follows its master")
         _until(lambda: all(self._sees_replica(one) for one in self.servers), "the cluster is whole")
 
     def _slots(self, number: int) -> range:

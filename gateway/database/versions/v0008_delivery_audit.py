@@ -38,6 +38,7 @@ def upgrade() -> None:
     op.create_table(
         "delivery_sources",
         sa.Column("source", sa.String(64), primary_key=True),
+        sa.Column("noted_until", sa.BigInteger, nullable=False),
         sa.Column("is_whole", sa.Boolean, nullable=False),
     )
     op.create_table(
