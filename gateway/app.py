@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp
 
-from gateway import __version__
+from gateway import __version__, metered
 from gateway.admin.app import create_admin_app
 from gateway.administration import CATALOG_BELL, Administration
 from gateway.auth.ticket_store import RedisTickets
@@ -22,6 +22,7 @@ from gateway.bookkeeping import Bookkeeping
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.config.adapters import kafka_clusters, metering, redis_link
+from gateway.config.settings import AdminSettings, HttpSettings
 from gateway.config.telemetry import telemetry
 from gateway.control import Control
 from gateway.counters import Counters
@@ -39,7 +40,7 @@ from gateway.limiting import Limiting
 from gateway.limits.redis import RedisLink
 from gateway.model import Grant, Principal, Transport
 from gateway.nodes.bus import Bus
-from gateway.observability.health import KAFKA_GRACE_SECONDS, Check, Health, Probe, Prober, Status, alternatives
+from gateway.observability.health import KAFKA_GRACE_SECONDS, Health, Probe, Prober, alternatives
 from gateway.observability.logs import configure_logging, event
 from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
@@ -70,10 +71,6 @@ CLOSE_SHARE: Final = 0.5
 CANCEL_SECONDS: Final = 0.5
 CLOSE_SECONDS: Final = 3.0
 """What is kept of it for connections that do not close by themselves, and for everything behind them."""
-
-LAST_SECONDS: Final = 0.5
-LEAST_FLUSH_SECONDS: Final = 0.5
-"""What is kept of that for what comes after the meter's last publishing, and the least time that this gets."""
 
 
 class Gateway:
@@ -199,7 +196,7 @@ class Gateway:
                 *self._keyring.checks(),
                 self._control.check(),
                 self._limiting.check(),
-                *self._metering_checks(),
+                *metered.checks(self._metering),
             ],
             readers=self._overview.streams,
         )
@@ -207,6 +204,7 @@ class Gateway:
             self._counters,
             version=__version__,
             engine=self._overview.engine,
+            metering=partial(metered.status, self._metering),
             health=self._health,
             tenants=settings.metrics.tenants,
             upkeep=self._bookkeeping.upkeep.status,
@@ -222,11 +220,11 @@ class Gateway:
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)
-        self._admin = self._admin_listener(admin)
+        self._admin = self._listener(admin, settings.admin, name="admin")
         self.public_app = self._public_app(openings)
         self.public_port = settings.http.port
         if self._listens:
-            self._public = self._public_listener()
+            self._public = self._listener(self.public_app, settings.http, name="http")
             await self._listen(self._public)
             self.public_port = self._public.port
         await self._listen(self._admin)
@@ -246,17 +244,6 @@ class Gateway:
             self._spawn("usage", self._bookkeeping.upkeep.run())
         if self._bus is not None:
             self._listen_to_others(self._bus)
-
-    def _metering_checks(self) -> list[Check]:
-        found = self._metering
-        if found is None:
-            return []
-
-        def status() -> Status:
-            seen = found.status()
-            return Status("ok" if seen.trouble is None else "degraded", seen.trouble or "", {"cells": seen.cells})
-
-        return [Check("metering", required=False, status=status)]
 
     def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         running = asyncio.create_task(work, name=name)
@@ -278,27 +265,16 @@ class Gateway:
         await listener.start()
         self._closers.append(partial(listener.close, timeout_seconds=0))
 
-    def _public_listener(self) -> Listener:
-        http = self._settings.http
-        return Listener(
-            self.public_app,
-            host=http.host,
-            port=http.port,
-            tls_cert_file=_text(http.tls_cert_file),
-            tls_key_file=_text(http.tls_key_file),
-            name="http",
-        )
-
-    def _admin_listener(self, app: ASGIApp) -> Listener:
-        admin = self._settings.admin
+    def _listener(self, app: ASGIApp, port: HttpSettings | AdminSettings, *, name: str) -> Listener:
+        authorities = port.tls_client_ca_file if isinstance(port, AdminSettings) else None
         return Listener(
             app,
-            host=admin.host,
-            port=admin.port,
-            tls_cert_file=_text(admin.tls_cert_file),
-            tls_key_file=_text(admin.tls_key_file),
-            tls_client_ca_file=_text(admin.tls_client_ca_file),
-            name="admin",
+            host=port.host,
+            port=port.port,
+            tls_cert_file=_text(port.tls_cert_file),
+            tls_key_file=_text(port.tls_key_file),
+            tls_client_ca_file=_text(authorities),
+            name=name,
         )
 
     def _public_app(self, openings: Openings) -> ASGIApp:
@@ -413,10 +389,7 @@ class Gateway:
             event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
         if self._public is not None:
             await self._public.close(timeout_seconds=max(0.0, until - self._clock.monotonic() - CLOSE_SECONDS))
-        if self._metering is not None:
-            # Nothing is delivered any more: what was counted goes to Kafka, or waits on disk for the next start.
-            left_seconds = until - self._clock.monotonic() - LAST_SECONDS
-            await self._metering.drain(within_seconds=max(LEAST_FLUSH_SECONDS, left_seconds))
+        await metered.drain(self._metering, left_seconds=until - self._clock.monotonic())
         await self._close()
         event(log, logging.INFO, "stopped")
 

@@ -88,3 +88,26 @@ class UpkeepStatus:
     notes_waiting: int = 0
     notes_written: int = 0
     notes_lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class MeteringStatus:
+    """How this process's usage is kept and told. ``trouble`` None: all is well.
+
+    ``lines`` are keys that are counted under, ``cells`` keys by bucket that are kept; ``unpublished_seconds``: since
+    all that was counted was in Kafka. ``orphans`` are slabs of processes that are gone, by what became of them.
+    ``merged`` and ``refused`` messages were read by this process into the ledger, if it is the one that does; ``lag``
+    are those still to read, None where another one does.
+    """
+
+    trouble: str | None = None
+    lines: int = 0
+    cells: int = 0
+    slab_bytes: int = 0
+    published: int = 0
+    unpublished_seconds: float | None = None
+    orphans: Mapping[str, int] = field(default_factory=dict)
+    is_leader: bool = False
+    merged: int = 0
+    refused: int = 0
+    lag: int | None = None

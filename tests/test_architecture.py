@@ -82,6 +82,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "demo",
             "keyring",
             "limiting",
+            "metered",
             "overview",
             "statements",
         ],

@@ -52,6 +52,7 @@ def filled() -> Metrics:
     counters.count_close("flights", protocol="ws", reason="draining")
     counters.count_request("/v1/streams", method="GET", status=200)
     counters.count_refused_token("expired")
+    counters.count_limited("connections", plan="free")
     counters.key_fetches["main", "ok"] += 1
     counters.tokens_issued["issued"] += 1
     engine = EngineStatus(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +18,13 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from gateway.clock import ManualClock, SystemClock
-from gateway.database.database import Database
+from gateway.database.database import Bounds, Database
 from gateway.database.schema import Schema
 from gateway.database.workers import Workers
 from gateway.errors import QuotaExceeded
 from gateway.limits.breaker import Breaker
 from gateway.limits.period import period_of
-from gateway.limits.quota import NEWS_PERCENT, Ask, Share, Told, quotas_of, share_out
+from gateway.limits.quota import NEWS_PERCENT, Ask, Held, QuotaKey, Share, Told, quotas_of, share_out
 from gateway.limits.quota_pace import QuotaPace
 from gateway.limits.quota_redis import RedisQuotas
 from gateway.limits.quota_store import QuotaStore
@@ -354,3 +355,50 @@ async def test_what_a_killed_node_had_counts_as_used_and_a_new_one_goes_on_from_
         rest = await b.deliver(tenant, limits)
         # What the killed one had borrowed and not used is lost to the tenant: a portion at most.
         assert 400 <= rest <= 500
+
+
+# ---- the database --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Database]:
+    url = f"sqlite:///{tmp_path}/gateway.db"
+    if request.param == "postgres":
+        url = str(request.getfixturevalue("postgres_url"))
+    one = Database(url, bounds=Bounds(statement_seconds=30))
+    Schema(one).upgrade()
+    yield one
+    one.close()
+
+
+def asked(number: int, *, used: int = 0, want: int = 1, ends_at: float = 2_000_000_000.0) -> Ask:
+    key = QuotaKey("acme", "free", ("records_per_day", "bytes_per_day")[number], "2026-11-23")
+    return Ask(key, 100, ends_at, used, used, want)
+
+
+def test_nodes_that_ask_the_database_at_once_get_no_more_than_there_is(database: Database) -> None:
+    stores = [QuotaStore(database, node=f"n{number}") for number in range(4)]
+
+    def ask(store: QuotaStore) -> list[int]:
+        had = [0, 0]
+        for turn in range(40):
+            # In both orders: two nodes must not wait for each other's quotas.
+            asks = [asked(number, used=had[number]) for number in ((0, 1) if turn % 2 else (1, 0))]
+            told = dict(zip([one.key.name for one in asks], store.tell(asks, now=1_900_000_000.0), strict=True))
+            had = [told["records_per_day"].given, told["bytes_per_day"].given]
+        return had
+
+    with ThreadPoolExecutor(4) as threads:
+        given = list(threads.map(ask, stores))
+    assert [sum(one[number] for one in given) for number in range(2)] == [100, 100]
+
+
+def test_what_is_kept_is_loaded_and_what_is_long_over_is_forgotten(database: Database) -> None:
+    store = QuotaStore(database, node="n1")
+    now = 2_000_000_000.0
+    old, new = asked(0, ends_at=now - 41 * 86_400).key, asked(1).key
+    store.keep([Held(old, now - 41 * 86_400, "n1", 5, 4)], now=now - 50 * 86_400)
+    assert [one.given for one in store.load([old])] == [5]
+    store.keep([Held(new, now, "n1", 7, 6)], now=now)
+    store.keep([Held(new, now, "n1", 9, 8)], now=now)
+    assert store.load([old, new]) == [Held(new, now, "n1", 9, 8)]

@@ -16,6 +16,8 @@ from typing import Any
 
 import pypdfium2
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gateway.billing.office import FORMS, spell
 from gateway.billing.report.page import grouped, page_of
@@ -152,6 +154,15 @@ def test_a_pdf_tells_the_same_as_the_page(august: dict[str, Any]) -> None:
     for row in shown.rows:
         assert row.amount in text
     assert august["hash"] in text
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, database=None)
+@given(name=st.text(max_size=60), reason=st.text(max_size=200))
+def test_whatever_a_name_is_made_of_every_form_can_be_made(name: str, reason: str, august: dict[str, Any]) -> None:
+    lines = [{**line, "name": name, "reason": reason} for line in august["lines"][:2]]
+    statement = {**august, "title": name, "lines": lines}
+    for form in ("csv", "html", "pdf"):
+        assert spell(statement, form)
 
 
 def test_a_long_statement_goes_over_several_pages_with_a_head_on_each(august: dict[str, Any]) -> None:

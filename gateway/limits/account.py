@@ -24,6 +24,8 @@ TURN_US: Final = 250_000
 """A turn that was not used in this time goes to others."""
 
 _LOOKED_AT: Final = 16
+_SKIPPED: Final = 64
+_ROUNDS: Final = 8
 _UNITS: Final = ("bytes", "requests", "records")
 
 
@@ -66,6 +68,7 @@ class Account:
         "_question_us",
         "_queue",
         "_readers",
+        "_rounds",
         "_timer",
         "_turns",
         "_turns_us",
@@ -93,6 +96,7 @@ class Account:
         self._turns: dict[Pace, tuple[tuple[Lease, ...], tuple[Lease, ...]]] = {}
         self._turns_us = 0
         self._places = 0
+        self._rounds = 0
         self._marked = False
         self._asking = False
         self._asked_us: int | None = None
@@ -120,13 +124,17 @@ class Account:
 
     @property
     def is_idle(self) -> bool:
-        """Nobody reads, nothing is held, nothing is open: it may be forgotten."""
+        """Nobody reads, nothing is held or used, nothing is open: it may be forgotten."""
+        now_us = self._lender.now_us()
         return not (
             self._readers
             or self._asking
             or self._timer is not None
             or self.is_filed
-            or any(lease.left > 0 or lease.late for lease in self.leases.values())
+            or any(
+                lease.left > 0 or lease.late or lease.remaining(now_us=now_us) < lease.rate.capacity
+                for lease in self.leases.values()
+            )
         )
 
     # ---- reads ---------------------------------------------------------------------------------------------------
@@ -224,7 +232,10 @@ class Account:
         if not self._turns:
             self._turns_us = now_us
         waiting, skipped, woken = len(self._queue), deque[Pace](), list[Waiter]()
-        while self._queue:
+        self._rounds += 1
+        # Who is far behind others that get nothing is looked at now and then: he may wait for something else.
+        most_skipped = waiting if self._rounds % _ROUNDS == 0 else _SKIPPED
+        while self._queue and len(skipped) < most_skipped:
             pace = self._queue.popleft()
             needs = pace.needs()
             free, free_bytes = (
@@ -240,7 +251,7 @@ class Account:
             waiter, pace.waiter = pace.waiter, None
             if waiter is not None:
                 woken.append(waiter)
-        self._queue = skipped
+        self._queue.extendleft(reversed(skipped))
         self.is_crowded = bool(self._queue or self._turns)
         for waiter in woken:
             waiter.wake()

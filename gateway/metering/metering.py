@@ -9,7 +9,7 @@ import socket
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Protocol
 from uuid import UUID, uuid4
 
 from gateway.clock import Clock
@@ -21,6 +21,7 @@ from gateway.metering.meter import Meter, OnFailure
 from gateway.metering.orphans import Orphans
 from gateway.metering.publish import Producer, Publisher
 from gateway.metering.slab import Slab
+from gateway.status import MeteringStatus
 
 PUBLISH_SECONDS: Final = 1.0
 LOOK_SECONDS: Final = 5.0
@@ -49,19 +50,6 @@ class Topic(Producer, Protocol):
     async def retention_problem(self) -> str | None:
         """What is wrong with how it keeps its records."""
         ...
-
-
-class MeteringStatus(NamedTuple):
-    """One look, for health and metrics. ``trouble`` None: all is well."""
-
-    trouble: str | None
-    lines: int
-    cells: int
-    slab_bytes: int
-    published: int
-    unpublished_seconds: float
-    orphans: dict[str, int]
-    collector: CollectorStatus
 
 
 class Metering:
@@ -288,9 +276,12 @@ class Metering:
             cells=cells,
             slab_bytes=0 if self.meter.slab is None else self.meter.slab.size_bytes,
             published=0 if self._publisher is None else self._publisher.published,
-            unpublished_seconds=late,
+            unpublished_seconds=None if self._publisher is None else late,
             orphans={} if self._orphans is None else dict(self._orphans.counts),
-            collector=collector,
+            is_leader=collector.is_leader,
+            merged=collector.merged,
+            refused=collector.refused,
+            lag=collector.lag,
         )
 
     def _told(self, late: float, collector: CollectorStatus) -> str | None:

@@ -16,8 +16,8 @@ from gateway.observability.engine_metrics import EngineCollector
 from gateway.observability.families import counter, gauge, histogram, states, value
 from gateway.observability.health import Health
 from gateway.observability.partner_metrics import PartnerCollector
-from gateway.observability.usage_metrics import UpkeepCollector
-from gateway.status import EngineStatus, UpkeepStatus
+from gateway.observability.usage_metrics import MeteringCollector, UpkeepCollector
+from gateway.status import EngineStatus, MeteringStatus, UpkeepStatus
 
 LAG_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 TENANTS = 20
@@ -34,6 +34,7 @@ class Metrics:
         version: str,
         engine: Callable[[], EngineStatus] = EngineStatus,
         upkeep: Callable[[], UpkeepStatus] = UpkeepStatus,
+        metering: Callable[[], MeteringStatus] = MeteringStatus,
         health: Health | None = None,
         tenants: int = TENANTS,
         lag_interval_seconds: float = 0.25,
@@ -45,6 +46,7 @@ class Metrics:
         self.registry.register(PartnerCollector(counters, tenants=tenants))
         self.registry.register(EngineCollector(counters, engine))
         self.registry.register(UpkeepCollector(upkeep))
+        self.registry.register(MeteringCollector(metering))
         self.registry.register(_ProcessCollector(counters, health=health or Health([]), version=version, lag=self._lag))
         ProcessCollector(registry=self.registry)
 

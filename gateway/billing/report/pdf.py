@@ -10,6 +10,7 @@ from importlib import resources
 from typing import Any, Final
 
 from fpdf import FPDF
+from fpdf.bidi import BidiParagraph
 from fpdf.enums import MethodReturnValue, TableBordersLayout, XPos, YPos
 from fpdf.fonts import FontFace
 
@@ -21,7 +22,7 @@ _FONTS: Final = {"": "DejaVuSans.ttf", "B": "DejaVuSans-Bold.ttf"}
 _INK, _GREY, _RULE, _AMBER, _PAPER = (27, 31, 36), (87, 96, 106), (208, 215, 222), (154, 103, 0), (255, 248, 225)
 _MARGIN: Final = 14
 _WIDTH: Final = 210 - 2 * _MARGIN
-_LINE_WIDTHS: Final = (58, 27, 25, 27, 25, 20)
+_LINE_WIDTHS: Final = (57, 27, 25, 27, 24, 22)
 _NAME_HEIGHT, _NOTE_HEIGHT, _PADDING = 4.2, 3.5, 1.3
 _USAGE_WIDTHS: Final = (32, 30, 17, 25, 20, 18, 16, 24)
 
@@ -90,7 +91,8 @@ def _draw_banner(sheet: _Sheet, banner: str) -> None:
     sheet.ink(9, bold=True)
     sheet.set_draw_color(*_AMBER)
     sheet.set_fill_color(*_PAPER)
-    sheet.multi_cell(_WIDTH, 7, banner, border=1, fill=True, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    sheet.multi_cell(_WIDTH, 7, f"  {banner}", border=1, fill=True, new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    sheet.set_fill_color(255)
 
 
 def _draw_top(sheet: _Sheet, page: Page) -> None:
@@ -140,7 +142,7 @@ def _draw_lines(sheet: _Sheet, page: Page) -> None:
 
 
 def _draw_head(sheet: _Sheet, names: Sequence[str]) -> None:
-    sheet.ink(7.5, bold=True, grey=True)
+    sheet.ink(7, bold=True, grey=True)
     for place, (name, width) in enumerate(zip(names, _LINE_WIDTHS, strict=True)):
         sheet.cell(width, 5, _drawable(name), align="R" if place else "L")
     sheet.ln(5.6)
@@ -265,11 +267,14 @@ def _glyphs() -> frozenset[int]:
 
 
 def _drawable(text: str) -> str:
-    """The text in characters that the fonts have."""
+    """The text in characters that the fonts have, in the order in which they are drawn."""
     glyphs = _glyphs()
-    if all(ord(character) in glyphs for character in text if character != "\n"):
+    if text.isascii():
         return text
-    return "".join(_nearest(character, glyphs) for character in text)
+    found = "".join(_nearest(character, glyphs) for character in text)
+    if any(unicodedata.bidirectional(character) in ("R", "AL") for character in found):
+        found = BidiParagraph(text=found).get_reordered_string()
+    return found
 
 
 def _nearest(character: str, glyphs: frozenset[int]) -> str:

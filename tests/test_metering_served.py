@@ -1,0 +1,79 @@
+"""A whole gateway: what partners received is what the ledger says, whether the process drains or is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+import urllib.request
+from pathlib import Path
+
+from gateway.metering.ledger import Ledger
+from tests.parts.gateway import Deployment, contract
+from tests.parts.kafka import Kafka, eventually
+from tests.parts.metering import new_database, total
+from tests.parts.partner import Partner
+
+RECORDS = 200
+
+
+async def test_usage_is_what_was_received_through_a_drain_and_a_kill(kafka: Kafka, tmp_path: Path) -> None:
+    topic = f"served-{tmp_path.name}"
+    await kafka.create_topic(topic)
+    usage = {"metering": {"topic": f"usage-{tmp_path.name}"}}
+    deployment = Deployment(tmp_path / "d", kafka.bootstrap, [contract("flights", topic)], settings=usage)
+    database = new_database(tmp_path / "d" / "gateway.db")
+    ledger = Ledger(database)
+    values = [json.dumps({"n": number}).encode() for number in range(RECORDS)]
+
+    def counted() -> int:
+        found = total(ledger, "acme")
+        return found.get("records", 0) + found.get("replayed_records", 0)
+
+    async def says(records: int) -> None:
+        async def look() -> bool:
+            return await asyncio.to_thread(counted) == records
+
+        await eventually(look)
+
+    with deployment.gateway() as process:
+        partner = Partner(process.base_url, deployment.token())
+        async with partner.sse("flights") as sse, partner.ws("flights") as ws:
+            await sse.until("welcome")
+            await ws.until("welcome")
+            await kafka.produce(topic, values)
+            await sse.records(RECORDS)
+            await ws.records(RECORDS)
+            await says(2 * RECORDS)
+            # More, and the process is told to stop at once: nothing of it is unbilled.
+            await kafka.produce(topic, values)
+            await sse.records(RECORDS)
+            await ws.records(RECORDS)
+            await asyncio.to_thread(process.stop)
+        assert await asyncio.to_thread(process.wait) == 0
+        assert '"usage was not published' not in process.log()
+    with deployment.gateway() as process:
+        await says(4 * RECORDS)
+        assert total(ledger)["bytes"] + total(ledger)["replayed_bytes"] == 4 * sum(map(len, values))
+        partner = Partner(process.base_url, deployment.token())
+        await partner.pull_all("flights", 2 * RECORDS, **{"from": "earliest"})
+        # Killed before the second is over in which it would have told.
+        await asyncio.to_thread(process.kill)
+    with deployment.gateway() as process:
+        await says(6 * RECORDS)
+        now = time.time()
+
+        async def is_complete() -> bool:
+            return ledger.complete_until(now=time.time()) >= int(now)
+
+        await eventually(is_complete)
+        assert [one.state for one in ledger.sources()].count("live") == 1
+        _, readiness = process.readiness()
+        assert "metering" in json.dumps(readiness)
+        assert "gateway_metering_healthy 1.0" in await asyncio.to_thread(scrape, process.admin_url)
+    database.close()
+
+
+def scrape(admin_url: str) -> str:
+    with urllib.request.urlopen(f"{admin_url}/metrics", timeout=5) as answer:
+        return str(answer.read(), "utf-8")
