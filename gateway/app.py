@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import signal
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
@@ -41,11 +39,10 @@ from gateway.limits.redis import RedisLink
 from gateway.model import Grant, Principal, Transport
 from gateway.nodes.bus import Bus
 from gateway.observability.health import KAFKA_GRACE_SECONDS, Health, Probe, Prober, alternatives
-from gateway.observability.logs import configure_logging, event
+from gateway.observability.logs import event
 from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
 from gateway.server.listener import Listener
-from gateway.server.loop import run_loop, settle_collector
 from gateway.statements import ServedStatements
 from gateway.subscription.books import Books
 from gateway.subscription.opening import Openings
@@ -126,8 +123,44 @@ class Gateway:
             next_incarnation=self._control.next_incarnation,
         )
         self._closers.append(self._hub.close)
+        await self._open_books(clusters)
+        self._registry = Registry(
+            self._hub,
+            codec=codec,
+            pump=pump,
+            wheel=wheel,
+            clock=clock,
+            counters=self._counters,
+            heartbeat_seconds=settings.stream.heartbeat_seconds,
+            public_url=lambda: self.base_url,
+            books=Books(
+                pace=self._limiting.admission.pace,
+                meter=None if self._metering is None else self._metering.meter,
+                evidence=self._bookkeeping.evidence,
+            ),
+        )
+        self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot, clock=clock, wheel=wheel)
+        self._sessions = Sessions(self._registry, self._watch, others=self._bus)
+        self._control.on_change.append(self._watch.ring)
+        self._overview = Overview(
+            hub=self._hub,
+            pump=pump,
+            control=self._control,
+            clock=clock,
+            replays=self._replays,
+            sockets=self._sockets,
+            spans=dict if self._telemetry is None else self._telemetry.counts,
+        )
+        await self._open_ports(clusters, Openings(self._hub, codec, clock))
+
+    async def _open_books(self, clusters: Mapping[str, KafkaCluster]) -> None:
+        """What limits reads, counts them and makes statements of it, and the Redis that nodes share for it."""
+        settings, clock = self._settings, self._clock
         self._redis = self._open_redis()
         self._bus = None if self._redis is None else Bus(self._redis.client)
+        self._tickets = Tickets(
+            MemoryTickets(clock) if self._redis is None else RedisTickets(self._redis.client), clock
+        )
         self._limiting = Limiting(
             settings,
             redis=self._redis,
@@ -150,39 +183,8 @@ class Gateway:
             meter=None if self._metering is None else self._metering.meter,
         )
         self._closers.append(self._bookkeeping.upkeep.close)
-        self._registry = Registry(
-            self._hub,
-            codec=codec,
-            pump=pump,
-            wheel=wheel,
-            clock=clock,
-            counters=self._counters,
-            heartbeat_seconds=settings.stream.heartbeat_seconds,
-            public_url=lambda: self.base_url,
-            books=Books(
-                pace=self._limiting.admission.pace,
-                meter=None if self._metering is None else self._metering.meter,
-                evidence=self._bookkeeping.evidence,
-            ),
-        )
-        self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot, clock=clock, wheel=wheel)
-        self._sessions = Sessions(self._registry, self._watch, others=self._bus)
-        self._control.on_change.append(self._watch.ring)
-        self._tickets = Tickets(
-            MemoryTickets(clock) if self._redis is None else RedisTickets(self._redis.client), clock
-        )
-        self._overview = Overview(
-            hub=self._hub,
-            pump=pump,
-            control=self._control,
-            clock=clock,
-            replays=self._replays,
-            sockets=self._sockets,
-            spans=dict if self._telemetry is None else self._telemetry.counts,
-        )
         self._statements = ServedStatements(settings, self._control, clock=clock)
         self._closers.append(self._statements.close)
-        await self._open_ports(clusters, Openings(self._hub, codec, clock))
 
     async def _open_ports(self, clusters: Mapping[str, KafkaCluster], openings: Openings) -> None:
         settings = self._settings
@@ -413,65 +415,3 @@ def _tell_if_failed(task: asyncio.Task[None]) -> None:
 
 def _text(path: object) -> str | None:
     return None if path is None else str(path)
-
-
-async def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once. Returns the exit code.
-
-    Raises ConfigurationProblems where it cannot come up.
-    """
-    gateway = Gateway(settings)
-    loop = asyncio.get_running_loop()
-    stopping = asyncio.Event()
-    reloads: set[asyncio.Task[list[str]]] = set()
-
-    def stop() -> None:
-        if stopping.is_set():
-            # Asked twice: whoever sent it does not want to wait for the drain.
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-            signal.raise_signal(signal.SIGTERM)
-            # Still here: the kernel spares the first process of a container what a signal does by default.
-            os._exit(128 + signal.SIGTERM)
-        stopping.set()
-
-    def reload() -> None:
-        task = loop.create_task(gateway.reload())
-        reloads.add(task)
-        task.add_done_callback(reloads.discard)
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    # Before everything is up there is nothing to take anew, and the signal's default would end the process.
-    loop.add_signal_handler(signal.SIGHUP, lambda: None)
-    if not await _started(gateway, stopping):
-        return 0
-    settle_collector()
-    loop.add_signal_handler(signal.SIGHUP, reload)
-    event(log, logging.INFO, "serving", url=gateway.base_url, admin_port=gateway.admin_port, version=__version__)
-    try:
-        await stopping.wait()
-    finally:
-        await gateway.stop()
-    return 0
-
-
-async def _started(gateway: Gateway, stopping: asyncio.Event) -> bool:
-    """Whether it came up before it was told to stop: a start may wait for its database."""
-    starting, told = asyncio.ensure_future(gateway.start()), asyncio.ensure_future(stopping.wait())
-    await asyncio.wait({starting, told}, return_when=asyncio.FIRST_COMPLETED)
-    told.cancel()
-    if not starting.done():
-        starting.cancel()
-        await asyncio.wait({starting})
-    if starting.cancelled():
-        event(log, logging.INFO, "stopped")
-        return False
-    await starting
-    return True
-
-
-def serve(settings: Settings, log_format: str) -> int:
-    """``gateway serve``: the exit code of a process that serves until it is told to stop."""
-    configure_logging("text" if log_format == "text" else "json", level=settings.log.level.upper())
-    return run_loop(run(settings))

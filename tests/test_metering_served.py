@@ -39,7 +39,6 @@ async def test_usage_is_what_was_received_through_a_drain_and_a_kill(kafka: Kafk
     with deployment.gateway() as process:
         partner = Partner(process.base_url, deployment.token())
         async with partner.sse("flights") as sse, partner.ws("flights") as ws:
-            await sse.until("welcome")
             await ws.until("welcome")
             await kafka.produce(topic, values)
             await sse.records(RECORDS)

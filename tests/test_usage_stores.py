@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from gateway.cli import main
+from gateway.clock import ManualClock
 from gateway.counters import Counters
 from gateway.database.audit import AuditLog
 from gateway.database.database import Bounds, Database
@@ -31,6 +32,7 @@ from gateway.metering.process_check import Hour, ProcessCheck
 from gateway.metering.reconcile import Drift, Whom
 from gateway.metering.rollup import DAY, RollUp
 from gateway.metering.totals import CellTotals, SourceWord, Totals
+from gateway.metering.upkeep import Upkeep
 from gateway.model import ABSENT, Contract, Grant, Plan, Principal, Transport
 from gateway.usage import Usage
 
@@ -507,6 +509,80 @@ def test_one_process_at_a_time_looks_after_usage(database: Database) -> None:
     assert chores.take("b", now=NOW + 91, seconds=60), "the other one is gone"
     chores.release("b")
     assert chores.take("a", now=NOW + 92, seconds=60)
+
+
+class List:
+    """Chores that only note down what is asked of them."""
+
+    def __init__(self, *, is_mine: bool) -> None:
+        self.done: list[str] = []
+        self._is_mine = is_mine
+        self._days = [[DRIFT], []]
+        self._left = {"roll_up": 2, "purge": 1}
+
+    def take(self, holder: str, *, now: float, seconds: int) -> bool:
+        self.done.append("take")
+        return self._is_mine
+
+    def reconcile(self, *, now: float) -> list[Drift] | None:
+        self.done.append("reconcile")
+        return self._days.pop(0) if self._days else None
+
+    def roll_up(self, *, now: float) -> bool:
+        return self._step("roll_up")
+
+    def purge(self, *, now: float) -> bool:
+        return self._step("purge")
+
+    def _step(self, name: str) -> bool:
+        self.done.append(name)
+        self._left[name] -= 1
+        return self._left[name] > 0
+
+    def of_process(self, source: str, *, start: int, end: int) -> dict[Any, int] | None:
+        return {("flights", "sse"): 3}
+
+    def note(self, drifts: Any, *, now: float) -> list[Drift]:
+        return list(drifts)
+
+    def standing(self) -> int:
+        return 1
+
+    def release(self, holder: str) -> None:
+        self.done.append("release")
+
+
+DRIFT = Drift("excess", Whom("s1", "acme", "acme-web", "flights", "sse"), TODAY, NOW, 2, 1, 1)
+
+
+async def test_the_common_part_is_done_by_one_and_everybody_knows_what_stands() -> None:
+    told: list[Drift] = []
+    mine, others = List(is_mine=True), List(is_mine=False)
+    for chores in (mine, others):
+        upkeep = Upkeep(chores, audit=None, run=at_once, clock=ManualClock(now=NOW), holder="a", tell=told.append)
+        assert upkeep.status().drifts is None
+        await upkeep.go_round()
+        assert upkeep.status().drifts == 1
+        await upkeep.close()
+    assert mine.done == ["take", "reconcile", "reconcile", "reconcile", "roll_up", "roll_up", "purge", "release"]
+    assert others.done == ["take", "release"]
+    assert told == [DRIFT]
+
+
+async def test_every_process_is_compared_with_its_own_counters() -> None:
+    told: list[Drift] = []
+    counters, clock = Counters(), ManualClock(now=TODAY + 100)
+    check = ProcessCheck(counters, dict, source="s1", started_at=clock.now())
+    upkeep = Upkeep(
+        List(is_mine=False), audit=None, run=at_once, clock=clock, holder="a", check=check, tell=told.append
+    )
+    read(counters, 4)
+    for moment in (3590, 3610):
+        check.look(TODAY + moment)
+    await upkeep.go_round()
+    assert [(one.kind, one.metered, one.least, one.most) for one in told] == [("process", 3, 4, 4)]
+    await upkeep.go_round()
+    assert len(told) == 1, "an hour is looked at once"
 
 
 # ---- commands ------------------------------------------------------------------------------------------------------

@@ -25,6 +25,6 @@ def serve(
       gateway serve --config gateway.toml --log-format text
     """
     settings = read_settings(config, assignments)
-    from gateway.app import serve as run
+    from gateway.serving import serve as run
 
     ctx.exit(run(settings, log_format or settings.log.format))

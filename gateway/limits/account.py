@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 from typing import Final, Protocol
@@ -12,7 +11,8 @@ from typing import Final, Protocol
 from gateway.limits.bucket import Rate
 from gateway.limits.lease import STEP_US, Lease
 from gateway.limits.lending import Ask, Given
-from gateway.limits.pace import PLENTY, Hindrance, Pace, Waiter
+from gateway.limits.line import Line
+from gateway.limits.pace import Hindrance, Pace, Waiter
 
 EVERY_US: Final = 45_000
 """A node asks for a tenant at most so often, whatever it uses: about 22 times a second."""
@@ -20,12 +20,7 @@ EVERY_US: Final = 45_000
 HELD_US: Final = 5_000_000
 """What is held is reported so often, and given back where nothing was used meanwhile."""
 
-TURN_US: Final = 250_000
-"""A turn that was not used in this time goes to others."""
-
 _LOOKED_AT: Final = 16
-_SKIPPED: Final = 64
-_ROUNDS: Final = 8
 _UNITS: Final = ("bytes", "requests", "records")
 
 
@@ -63,20 +58,15 @@ class Account:
         "_asking",
         "_lender",
         "_marked",
-        "_places",
         "_question",
         "_question_us",
-        "_queue",
         "_readers",
-        "_rounds",
         "_timer",
-        "_turns",
-        "_turns_us",
         "_when_us",
-        "is_crowded",
         "is_filed",
         "key",
         "leases",
+        "line",
         "number",
         "plan",
         "tenant",
@@ -87,16 +77,11 @@ class Account:
         self.tenant = tenant
         self.plan = plan
         self.leases: dict[str, Lease] = {}
-        self.is_crowded = False
+        self.line = Line()
         self.is_filed = False
         self.number = 0
         self._lender = lender
         self._readers = 0
-        self._queue: deque[Pace] = deque()
-        self._turns: dict[Pace, tuple[tuple[Lease, ...], tuple[Lease, ...]]] = {}
-        self._turns_us = 0
-        self._places = 0
-        self._rounds = 0
         self._marked = False
         self._asking = False
         self._asked_us: int | None = None
@@ -141,24 +126,17 @@ class Account:
 
     def room(self, pace: Pace, lease: Lease, turn: int) -> int:
         """What a read may have of a lease, where that takes a second look."""
+        now_us = self._lender.now_us()
         if lease.left <= 0:
             self._follow()
-            lease.ripen(now_us=self._lender.now_us())
-        if self._turns and not self._queue:
-            self._lapse(self._lender.now_us())
-        if turn > 0:
-            room = min(lease.left, turn)
-        elif self.is_crowded and lease.is_scarce:
-            # What a turn leaves over is not for whoever comes first.
-            room = 0
-        else:
-            room = lease.left - lease.promised
-        if room <= 0:
-            pace.lacks = lease
-            lease.is_wanted = True
-            self.mark()
-            return 0
-        return room
+            lease.ripen(now_us=now_us)
+        room = self.line.room(lease, turn, now_us=now_us)
+        if room > 0:
+            return room
+        pace.lacks = lease
+        lease.is_wanted = True
+        self.mark()
+        return 0
 
     def spend(self, leases: Iterable[Lease], count: int) -> None:
         """Take so many of each, whether they are there or not."""
@@ -169,92 +147,19 @@ class Account:
 
     def enqueue(self, pace: Pace, waiter: Waiter) -> None:
         """Wake ``waiter`` when it is this read's turn."""
-        if pace not in self._turns or not pace.place:
-            self._places += 1
-            pace.place = self._places
-        self._end_turn(pace)
-        pace.waiter = waiter
+        self.line.join(pace, waiter)
         for leases in pace.needs():
             for lease in leases:
                 lease.is_wanted = True
-        # Who had a turn and found nothing left, since a record took more than was there, keeps the place it had.
-        index = len(self._queue)
-        while index and self._queue[index - 1].place > pace.place:
-            index -= 1
-        self._queue.insert(index, pace)
-        self.is_crowded = True
         self.mark()
         self._wake_in(max(STEP_US, pace.lacks.ripe_in_us(now_us=self._lender.now_us()) or STEP_US))
 
-    def forget(self, pace: Pace) -> None:
-        """It waits no more, and leaves its turn to others."""
-        if pace.waiter is not None:
-            pace.waiter = None
-            self._queue.remove(pace)
-        self._end_turn(pace)
-
     def leave(self, pace: Pace) -> None:
         """The read is over."""
-        self.forget(pace)
+        self.line.forget(pace)
         if pace.lacks is not GONE:
             pace.lacks = GONE
             self._readers -= 1
-
-    def take_turn(self, pace: Pace, records: int, data_bytes: int) -> None:
-        """A read has used so much of its turn."""
-        promised = self._turns.get(pace)
-        if promised is None:
-            pace.turn = pace.byte_turn = 0
-            return
-        pace.place = 0
-        records, data_bytes = min(pace.turn, records), min(pace.byte_turn, data_bytes)
-        _promise(promised, -records, -data_bytes)
-        pace.turn -= records
-        pace.byte_turn -= data_bytes
-        if not pace.turn or not pace.byte_turn:
-            self._end_turn(pace)
-
-    def _end_turn(self, pace: Pace) -> None:
-        promised = self._turns.pop(pace, None)
-        if promised is not None:
-            _promise(promised, -pace.turn, -pace.byte_turn)
-        pace.turn = pace.byte_turn = 0
-        self.is_crowded = bool(self._queue or self._turns)
-
-    def _lapse(self, now_us: int) -> None:
-        if self._turns and now_us - self._turns_us > TURN_US:
-            for pace in list(self._turns):
-                self._end_turn(pace)
-
-    def _hand_out(self, now_us: int) -> None:
-        """Give turns to those who wait, the first first, each an equal part."""
-        self._lapse(now_us)
-        if not self._turns:
-            self._turns_us = now_us
-        waiting, skipped, woken = len(self._queue), deque[Pace](), list[Waiter]()
-        self._rounds += 1
-        # Who is far behind others that get nothing is looked at now and then: he may wait for something else.
-        most_skipped = waiting if self._rounds % _ROUNDS == 0 else _SKIPPED
-        while self._queue and len(skipped) < most_skipped:
-            pace = self._queue.popleft()
-            needs = pace.needs()
-            free, free_bytes = (
-                min((lease.left - lease.promised for lease in leases), default=PLENTY) for leases in needs
-            )
-            if free <= 0 or free_bytes <= 0:
-                skipped.append(pace)
-                continue
-            if any(lease.is_scarce for leases in needs for lease in leases):
-                pace.turn, pace.byte_turn = max(1, free // waiting), max(1, free_bytes // waiting)
-                _promise(needs, pace.turn, pace.byte_turn)
-                self._turns[pace] = needs
-            waiter, pace.waiter = pace.waiter, None
-            if waiter is not None:
-                woken.append(waiter)
-        self._queue.extendleft(reversed(skipped))
-        self.is_crowded = bool(self._queue or self._turns)
-        for waiter in woken:
-            waiter.wake()
 
     def hindrance(self, lease: Lease) -> Hindrance:
         """What a read meets that finds no room in this lease."""
@@ -323,7 +228,7 @@ class Account:
             self._wake_in(due_in_us)
             return
         self._asking = True
-        self._lender.ask(self, urgent=bool(self._queue or any(lease.left <= 0 for lease in short)))
+        self._lender.ask(self, urgent=bool(self.line.waiting or any(lease.left <= 0 for lease in short)))
 
     def question(self, number: int) -> list[Ask]:
         """What to ask now; an unanswered question is put again under its number, as long as it is remembered there."""
@@ -385,8 +290,8 @@ class Account:
         for lease in self.leases.values():
             if lease.is_coming:
                 lease.ripen(now_us=now_us)
-        if self._queue:
-            self._hand_out(now_us)
+        if self.line.waiting:
+            self.line.hand_out(now_us=now_us)
         if self._lender.is_away:
             self._marked = False
         elif not self._asking:
@@ -396,14 +301,14 @@ class Account:
             if not self.is_filed:
                 self.is_filed = True
                 self._lender.report_later(self)
-        if self._queue:
+        if self.line.waiting:
             # Tokens may be there that are promised; whoever does not use his turn in time loses it.
-            lacking = {pace.lacks for pace in islice(self._queue, _LOOKED_AT)}
+            lacking = {pace.lacks for pace in islice(self.line.waiting, _LOOKED_AT)}
             self._wake_in(min(max(STEP_US, lease.ripe_in_us(now_us=now_us) or 5 * STEP_US) for lease in lacking))
 
     def _is_short(self) -> bool:
         for lease in self.leases.values():
-            if lease.left < lease.low and lease.is_wanted and (self._queue or lease.used):
+            if lease.left < lease.low and lease.is_wanted and (self.line.waiting or lease.used):
                 return True
         return False
 
@@ -442,12 +347,6 @@ class Account:
         now_us = self._lender.now_us()
         held = [lease for lease in self.leases.values() if not lease.is_alone and (lease.left or lease.unripe())]
         return [lease.ask(now_us=now_us, gives_back=True) for lease in held]
-
-
-def _promise(needs: tuple[tuple[Lease, ...], tuple[Lease, ...]], records: int, data_bytes: int) -> None:
-    for leases, count in zip(needs, (records, data_bytes), strict=True):
-        for lease in leases:
-            lease.promised += count
 
 
 GONE: Final = Lease("", "records", Rate.of(1, 1), 1)

@@ -205,7 +205,7 @@ class Limiter:
     def _change(self) -> None:
         """The breaker opened or closed. Who waits is looked after in another way now; the others see it in time."""
         for account in self._accounts.values():
-            if account.is_crowded:
+            if account.line.is_crowded:
                 account.follow()
 
     # ---- life ----------------------------------------------------------------------------------------------------

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gateway.limits.lease import Lease
+from gateway.limits.line import Needs, Waiter
 
 if TYPE_CHECKING:
     from gateway.limits.account import Account
 
+__all__ = ["PLENTY", "Hindrance", "NarrowPace", "Pace", "Waiter"]
+
 PLENTY: Final = 1 << 60
 """What there is of something that is not limited."""
-
-
-class Waiter(Protocol):
-    """Who waits for room."""
-
-    def wake(self) -> None:
-        """There may be room again. Called once, from the event loop; must not raise."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +38,22 @@ class Pace:
     while others of the tenant wait, who comes anew finds no room, and each gets an equal part of what there is.
     """
 
-    __slots__ = ("_account", "_bytes", "_records", "_replayed", "byte_turn", "lacks", "place", "turn", "waiter")
+    __slots__ = (
+        "_account",
+        "_bytes",
+        "_line",
+        "_records",
+        "_replayed",
+        "byte_turn",
+        "lacks",
+        "place",
+        "turn",
+        "waiter",
+    )
 
     def __init__(self, account: Account, records: Lease, replayed: Lease, data_bytes: Lease) -> None:
         self._account = account
+        self._line = account.line
         self._records = records
         self._replayed = replayed
         self._bytes = data_bytes
@@ -60,7 +67,7 @@ class Pace:
         """Records that may be sent now; 0: ``wait``."""
         lease = self._replayed if replayed else self._records
         left = lease.left
-        if left > 0 and not self._account.is_crowded:
+        if left > 0 and not self._line.is_crowded:
             return left
         return self._account.room(self, lease, self.turn)
 
@@ -68,7 +75,7 @@ class Pace:
         """Bytes of data that may be sent now; 0: ``wait``. Of what is above 0 one record may take more: a debt."""
         lease = self._bytes
         left = lease.left
-        if left > 0 and not self._account.is_crowded:
+        if left > 0 and not self._line.is_crowded:
             return left
         return self._account.room(self, lease, self.byte_turn)
 
@@ -89,7 +96,7 @@ class Pace:
         if left < lease.low:
             self._account.mark()
         if self.turn:
-            self._account.take_turn(self, records + replayed, data_bytes)
+            self._line.use(self, records + replayed, data_bytes)
 
     def wait(self, waiter: Waiter) -> None:
         """Call ``waiter.wake`` once when there may be room again, in turn. Again while waiting: nothing changes."""
@@ -99,7 +106,7 @@ class Pace:
     def forget(self, waiter: Waiter) -> None:
         """Wake it no more; its turn, if it has one, goes to others."""
         if self.waiter is waiter or self.turn:
-            self._account.forget(self)
+            self._line.forget(self)
 
     def hindrance(self) -> Hindrance:
         """Why there was no room when it was last asked for."""
@@ -115,7 +122,7 @@ class Pace:
 
     # ---- for the account -----------------------------------------------------------------------------------------
 
-    def needs(self) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
+    def needs(self) -> Needs:
         """Leases that must have something for this read to go on: of records, and of bytes."""
         lacks, data_bytes = self.lacks, self._bytes
         return (() if lacks is data_bytes else (lacks,)), (data_bytes,)
@@ -163,7 +170,7 @@ class NarrowPace(Pace):
         self._account.spend(self._more_bytes, data_bytes)
         super().spend(records, replayed, data_bytes)
 
-    def needs(self) -> tuple[tuple[Lease, ...], tuple[Lease, ...]]:
+    def needs(self) -> Needs:
         """See ``Pace``."""
         several = (
             (self._bytes, *self._more_bytes),

@@ -21,7 +21,7 @@ from gateway.metering.tables import CELLS, LINES, STATE
 from gateway.usage import MEASURES
 
 DAY: Final = 86_400
-STEP_SECONDS: Final = 2.0
+STEP_SECONDS: Final = 0.5
 """A step ends after so long: others wait for the same lock."""
 
 _POINTERS: Final = {"hour": "hours_until", "day": "days_until"}

@@ -19,6 +19,7 @@ from gateway.status import UpkeepStatus
 log = logging.getLogger("gateway.metering")
 FLUSH_SECONDS: Final = 10.0
 ROUND_SECONDS: Final = 300.0
+PAUSE_SECONDS: Final = 0.25
 CLOSE_SECONDS: Final = 2.0
 """Longest time for the last notes, of what a stop takes."""
 
@@ -120,11 +121,17 @@ class Upkeep:
         if await self._run(self._chores.take, self._holder, now=now, seconds=LEASE_SECONDS):
             while (found := await self._run(self._chores.reconcile, now=now)) is not None:
                 self._tell(found)
-            while await self._run(self._chores.roll_up, now=now):
-                pass
-            while await self._run(self._chores.purge, now=now):
-                pass
+            await self._go_through(self._chores.roll_up, now=now)
+            await self._go_through(self._chores.purge, now=now)
         self._standing = await self._run(self._chores.standing)
+
+    async def _go_through(self, chore: Callable[..., bool], *, now: float) -> None:
+        is_left = True
+        while is_left:
+            is_left = await self._run(chore, now=now)
+            if is_left:
+                # Deliveries go before: the thread that does this keeps the event loop waiting now and then.
+                await asyncio.sleep(PAUSE_SECONDS)
 
     async def _compare(self, check: ProcessCheck, *, now: float) -> None:
         for hour in check.due():
