@@ -13,6 +13,7 @@ from gateway.clock import Clock
 from gateway.control import Control
 from gateway.database.audit import Entry
 from gateway.errors import SessionNotFound, Unavailable
+from gateway.limits.busiest import Busiest
 from gateway.metering.desk import UsageDesk
 from gateway.nodes.bus import Bus
 from gateway.subscription.sessions import Sessions
@@ -35,8 +36,9 @@ class Administration:
         clock: Clock,
         usage: UsageDesk | None = None,
         statements: StatementOffice | None = None,
+        busiest: Busiest | None = None,
     ) -> None:
-        """``usage`` None: nothing is metered here; ``statements`` None: none are made."""
+        """``busiest`` None: nothing is limited here; ``usage`` None: nothing is metered here; ``statements`` None: none are made."""
         self._control = control
         self._sessions = sessions
         self._bus = bus
@@ -44,9 +46,13 @@ class Administration:
         self._clock = clock
         self.usage = usage
         self.statements = statements
+        self._busiest = busiest
 
     async def sessions(self) -> list[dict[str, Any]]:
         return await self._sessions.all()
+
+    async def limits(self, *, limit: int) -> list[dict[str, Any]]:
+        return [] if self._busiest is None else await self._busiest.all(limit=limit)
 
     async def end_session(self, session: str, *, actor: str) -> None:
         await self._control.note(self._entry(actor, "session.end", session))

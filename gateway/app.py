@@ -219,6 +219,7 @@ class Gateway:
             clock=self._clock,
             statements=self._statements.office,
             usage=self._bookkeeping.desk,
+            busiest=self._limiting.busiest,
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)

@@ -15,6 +15,7 @@ from gateway.limits.addresses import Addresses
 from gateway.limits.admission import Admission
 from gateway.limits.breaker import Breaker
 from gateway.limits.breakers import Breakers
+from gateway.limits.busiest import TOPIC, Busiest
 from gateway.limits.connections import Connections
 from gateway.limits.limiter import Limiter
 from gateway.limits.quota_redis import RedisQuotas
@@ -76,9 +77,12 @@ class Limiting:
             addresses=addresses,
             counters=counters,
         )
+        self.busiest = Busiest(limiter, self.connections, self.quotas, refused=self.admission.refused)
         control.on_change.append(self.connections.ring)
         if bus is not None:
             bus.on_bell(QUOTA_BELL, self.quotas.ring)
+            bus.on_question(TOPIC, self.busiest.answer)
+            self.busiest.others = bus
             self.quotas.on_loss = _ringing(bus)
 
     def tasks(self) -> Iterator[tuple[str, Coroutine[Any, Any, None]]]:

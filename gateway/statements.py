@@ -25,9 +25,11 @@ from gateway.config import Settings
 from gateway.control import Control
 from gateway.database.database import Database
 from gateway.errors import Unavailable
-from gateway.metering.chores import UsageChores
+from gateway.metering.audit_store import AuditStore
+from gateway.metering.chores import SETTLE_SECONDS, UsageChores
 from gateway.metering.drifts import Drifts
 from gateway.metering.ledger import Ledger as UsageLedger
+from gateway.metering.rollup import DAY
 from gateway.observability.logs import event
 
 log = logging.getLogger("gateway.statements")
@@ -135,7 +137,7 @@ def rules_of(settings: Settings) -> Rules:
 
 def _drifts(settings: Settings, database: Database, *, clock: Clock) -> Callable[[str, int, int], Sequence[str]]:
     metering = settings.metering
-    found = Drifts(database)
+    found, evidence = Drifts(database), AuditStore(database)
     chores = UsageChores(
         database,
         zone=lambda _: "UTC",
@@ -145,10 +147,14 @@ def _drifts(settings: Settings, database: Database, *, clock: Clock) -> Callable
     )
 
     def standing(tenant: str, start: int, end: int) -> list[str]:
-        now = clock.now()
-        # Once more at the close: with evidence for the whole period, and while its usage is kept finely.
-        if metering.audit_days * 86_400 > now - start and metering.rollup_hours_after_days * 86_400 > now - start:
-            chores.reconcile_period(start=start, end=end, now=now, tenant=tenant)
+        if not found.standing(tenant=tenant, start=start, end=end):
+            now = clock.now()
+            # Once more at the close: as far as there is evidence, while usage is kept finely, and when it is all told.
+            oldest = evidence.oldest()
+            since = start if oldest is None else max(start, -(-oldest // DAY) * DAY)
+            days = min(metering.audit_days, metering.rollup_hours_after_days)
+            if oldest is not None and since < end and end + SETTLE_SECONDS <= now < since + days * DAY:
+                chores.reconcile_period(start=since, end=end, now=now, tenant=tenant)
         return [
             f"drift {one.number}: {one.drift.kind} of {one.drift.whom.stream or 'a process'}; look into it, then"
             f" gateway usage reconcile --settle {one.number} --reason TEXT"

@@ -13,6 +13,7 @@ from gateway.catalog.catalog import Catalog
 from gateway.clock import ManualClock
 from gateway.errors import TooManyAttempts
 from gateway.limits.addresses import Addresses, network_of
+from gateway.limits.busiest import merged, ranked
 from gateway.limits.plans import plan_of
 from gateway.limits.standing import Standing, fields, spelt, used_percent
 from gateway.model import Application, Entitlement, Plan, Principal, Product, Tenant
@@ -116,6 +117,29 @@ def test_a_request_counts_against_the_plan_of_its_stream_else_against_the_most_g
     assert counted(world(("one", "small", past), ("two", "endless", future)), "second") == "small"
     assert counted(world(("two", "endless", future)), None) is None
     assert counted(both, "first", client="nobody") is None
+
+
+# ---- who is busy ---------------------------------------------------------------------------------------------------
+
+
+def busy(tenant: str, **told: Any) -> dict[str, Any]:
+    return {"tenant": tenant, "plan": "free", "open_reads": 0, "is_paced": False, "refused": {}, "quotas": {}} | told
+
+
+def test_what_nodes_tell_is_added_up_and_the_busiest_come_first() -> None:
+    told = [
+        busy("calm", open_reads=5),
+        busy("paced", is_paced=True),
+        busy("near", quotas={"records_per_day": 70}),
+        busy("pressing", refused={"connections": 2}, open_reads=1),
+        busy("pressing", refused={"connections": 1, "requests_per_second": 4}, open_reads=2),
+        busy("near", quotas={"records_per_day": 90}),
+    ]
+    found = ranked(merged(told))
+    assert [one["tenant"] for one in found] == ["pressing", "paced", "near", "calm"]
+    assert found[0] == busy("pressing", refused={"connections": 3, "requests_per_second": 4}, open_reads=3)
+    assert found[2]["quotas"] == {"records_per_day": 90}
+    assert told[3]["refused"] == {"connections": 2}
 
 
 # ---- what is told --------------------------------------------------------------------------------------------------

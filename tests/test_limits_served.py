@@ -26,6 +26,7 @@ from tests.parts.redis import RedisServer, server
 
 RECORDS = 700
 ORIGIN = "https://app.example"
+ADMIN = "an-operator-of-the-limits-test"
 
 
 @dataclass
@@ -50,6 +51,7 @@ PLANS: dict[str, dict[str, Any]] = {
     "seen": {"requests_per_second": {"rate": 100, "burst": 200}, "connections": 5, "records_per_month": 10_000},
     "kill": {"connections": 2},
     "lower": {"connections": 3},
+    "press": {"connections": 1, "records_per_day": 50},
     "free": {},
 }
 
@@ -92,6 +94,7 @@ def stage(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
                 "redis": {"url": redis.url},
                 "stream": {"heartbeat_seconds": 1, "drain_seconds": 5},
                 "limits": {"refused_credentials_per_minute": 20, "exempt_addresses": ["10.0.0.0/8"]},
+                "admin": {"tokens": [ADMIN]},
                 "http": {"trusted_proxies": ["127.0.0.1"]},
             },
         )
@@ -296,6 +299,21 @@ async def test_without_limits_nothing_is_refused(stage: Stage, client: httpx.Asy
         for _ in range(20):
             answer = await held.enter_async_context(reading(client, stage, stage.a, "free"))
             assert answer.status_code == 200
+
+
+async def test_operators_see_who_presses_against_which_limit(stage: Stage, client: httpx.AsyncClient) -> None:
+    headers = stage.headers("press")
+    async with reading(client, stage, stage.a, "press") as answer:
+        assert answer.status_code == 200
+        for _ in range(3):
+            assert (await client.get(address(stage.b, "sse"), headers=headers)).status_code == 429
+        url = f"{stage.a.admin_url}/admin/limits"
+        told = await client.get(url, params={"limit": 1000}, headers={"Authorization": f"Bearer {ADMIN}"})
+        assert told.status_code == 200
+        busy = next(one for one in told.json()["tenants"] if one["tenant"] == "press")
+        assert (busy["plan"], busy["open_reads"], busy["refused"]) == ("press", 1, {"connections": 3})
+        assert busy["quotas"] == {"records_per_day": 0}
+        assert (await client.get(url)).status_code == 401
 
 
 # ---- quotas --------------------------------------------------------------------------------------------------------

@@ -280,7 +280,7 @@ def writer(directory: Path, *options: str) -> Iterator[tuple[subprocess.Popen[by
 
 
 def test_a_killed_writer_leaves_every_count_that_it_reported(tmp_path: Path) -> None:
-    kills = int(os.environ.get("METERING_KILLS", "12"))
+    kills = int(os.environ.get("METERING_KILLS", "5"))
     chance = random.Random(8)
     for number in range(kills):
         directory = tmp_path / str(number)

@@ -362,6 +362,7 @@ async def test_a_slot_that_moves_is_followed(cluster: RedisCluster) -> None:
             pipeline.execute_command("GET", key)
         assert await pipeline.execute() == [b"1"] * 3
     finally:
+        target.command("DEL", key)
         for one in (source, target):
             one.command("CLUSTER", "SETSLOT", slot, "NODE", names[source])
         await link.close()

@@ -92,6 +92,9 @@ _REVOCATION: Final = {
     "additionalProperties": False,
 }
 _USAGE: Final = _texts("complete_until", rows={"type": "array", "items": _ANY})
+_BUSY: Final = _texts(
+    "tenant", "plan", open_reads={"type": "integer"}, is_paced={"type": "boolean"}, refused=_ANY, quotas=_ANY
+)
 _PAGE: Final = {"limit": "The most on a page, 1 to 1000; 100 without.", "next": "Where the page before ended."}
 _USAGE_QUERY: Final = {
     "tenant": "One tenant's alone; days are then those of its zone.",
@@ -186,6 +189,14 @@ OPERATIONS: Final = (
         summary="The changes, newest first.",
         query=_PAGE,
         answers={200: _list("entries", _CHANGE, next=_text())},
+    ),
+    Operation(
+        method="GET",
+        path="/admin/limits",
+        summary="The tenants that press most against their limits, over all nodes.",
+        query={"limit": "How many, 1 to 1000; 20 without."},
+        answers={200: _list("tenants", _BUSY)},
+        refusals=(Unavailable,),
     ),
     Operation(
         method="GET",

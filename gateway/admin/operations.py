@@ -26,6 +26,7 @@ from gateway.units import format_rfc3339, parse_rfc3339
 _NO_STORE: Final = {"Cache-Control": "no-store"}
 MAX_AUDIT_ENTRIES: Final = 1000
 MAX_VALUE_CHARACTERS: Final = 512
+MAX_BUSIEST: Final = 1000
 
 
 class Administration(UsageOffice, StatementsOffice, Protocol):
@@ -49,6 +50,10 @@ class Administration(UsageOffice, StatementsOffice, Protocol):
 
     async def set_status(self, name: str, status: str, *, actor: str) -> dict[str, Any]:
         """Suspend or resume it, and return it. Raises TenantNotFound."""
+        ...
+
+    async def limits(self, *, limit: int) -> list[dict[str, Any]]:
+        """The tenants that press most against their limits, over all nodes. Raises Unavailable."""
         ...
 
     def streams(self) -> list[dict[str, Any]]:
@@ -88,6 +93,7 @@ class Operations:
             self._route("/admin/streams", self._streams),
             self._route("/admin/reload", self._reload, method="POST"),
             self._route("/admin/audit", self._audit),
+            self._route("/admin/limits", self._limits),
             self._route(DOCUMENT_PATH, self._document),
             self._route(usage.PATH, self._usage),
             Route(
@@ -166,6 +172,10 @@ class Operations:
         if problems:
             raise ReloadRefused("Nothing was taken over; all runs on as it was.", extensions={"problems": problems})
         return _json({"reloaded": True, "streams": len(self._administration.streams())})
+
+    async def _limits(self, request: Request, actor: str) -> Response:
+        limit = _number(request, "limit", least=1, most=MAX_BUSIEST) or 20
+        return _json({"tenants": await self._administration.limits(limit=limit)})
 
     async def _audit(self, request: Request, actor: str) -> Response:
         limit = _number(request, "limit", least=1, most=MAX_AUDIT_ENTRIES) or 100

@@ -6,12 +6,11 @@ and of two processes that close the same period at once one finds it done.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from gateway.billing.drafting import Drafting, Known
+from gateway.billing.drafting import Drafting, Known, statement_id
 from gateway.billing.errors import StatementConflict
 from gateway.billing.period import Period
 from gateway.billing.rating import RatingRefused
@@ -27,8 +26,11 @@ something meanwhile."""
 Drifts = Callable[[str, int, int], Sequence[str]]
 """What reconciliation found for a tenant between two epoch seconds; anything blocks its statement."""
 
-_PROBLEMS_SHOWN: Final = 20
-_LOG = logging.getLogger("gateway.billing")
+DRAFT_SECONDS: Final = 600
+"""How old the draft of a period gets that waits for something, before it is made again."""
+
+_DRIFTS_SHOWN: Final = 20
+_Reasons = tuple[Outcome, tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,46 +116,57 @@ class Closing:
         return self._store.keep(body, starts_at=period.start, ends_at=period.end)
 
     def _close(self, tenant: str, period: Period, known: Known, *, now: float) -> Closed:
+        kept = self._store.peek(statement_id(tenant, period))
+        if kept is not None and kept.is_closed:
+            return Closed(tenant, period, "final", kept)
+        waits = self._waits(kept, period, now=now)
+        if waits is not None and kept is not None and now - kept.made_at < DRAFT_SECONDS:
+            return Closed(tenant, period, waits[0], kept, waits[1])
         try:
             kept = self._draft(tenant, period, known, now=now)
         except RatingRefused as error:
             return Closed(tenant, period, "refused", None, (str(error),))
-        if kept is not None and kept.is_closed:
-            return Closed(tenant, period, "final", kept)
-        rules = self._drafting.rules
-        standing = self._against(tenant, period, now=now)
         if kept is None:
-            if standing is None and now >= period.end + rules.grace_seconds:
+            if waits is None:
                 self._empty.add((tenant, period.start))
             return Closed(tenant, period, "empty")
-        if now < period.end + rules.grace_seconds:
-            until = format_rfc3339((period.end + rules.grace_seconds) * 1000)
-            return Closed(tenant, period, "grace", kept, (f"it may change until {until}",))
-        if standing is not None:
-            return Closed(tenant, period, standing[0], kept, standing[1])
-        if rules.needs_approval and kept.approved_content != content_digest(kept.body):
-            told = f"gateway billing approve {kept.id}"
-            return Closed(tenant, period, "approval", kept, (f"an operator has to approve it: {told}",))
+        if kept.is_closed:
+            return Closed(tenant, period, "final", kept)
+        waits = self._waits(kept, period, now=now) or self._drift(tenant, period)
+        if waits is not None:
+            return Closed(tenant, period, waits[0], kept, waits[1])
+        return self._finalize(kept, period, now=now)
+
+    def _finalize(self, kept: Kept, period: Period, *, now: float) -> Closed:
+        rules = self._drafting.rules
         try:
             final = self._store.finalize(
                 kept, now=int(now), prefix=rules.number_prefix, needs_approval=rules.needs_approval
             )
         except StatementConflict as error:
-            return Closed(tenant, period, "conflict", kept, (str(error),))
-        _LOG.debug("statement %s of %s is final", final.number, tenant)
-        return Closed(tenant, period, "final", final)
+            return Closed(kept.tenant, period, "conflict", kept, (str(error),))
+        return Closed(kept.tenant, period, "final", final)
 
-    def _against(self, tenant: str, period: Period, *, now: float) -> tuple[Outcome, tuple[str, ...]] | None:
-        """What stands against a final statement: usage that is not complete, a drift."""
+    def _waits(self, kept: Kept | None, period: Period, *, now: float) -> _Reasons | None:
+        """What a final statement waits for, as far as it is quickly told."""
+        rules = self._drafting.rules
+        if now < period.end + rules.grace_seconds:
+            until = format_rfc3339((period.end + rules.grace_seconds) * 1000)
+            return "grace", (f"it may change until {until}",)
         watermark = self._drafting.watermark(period, now=now)
         if watermark.complete_until < period.end:
             told = format_rfc3339(watermark.complete_until * 1000)
-            behind = self._drafting.behind(period)
             return "incomplete", (
                 f"usage is complete up to {told} only",
-                *(f"source {one} has told nothing up to the end; if it is lost: --lost {one}" for one in behind),
+                *(
+                    f"source {one} has told nothing up to the end; if it is lost: --lost {one}"
+                    for one in self._drafting.behind(period)
+                ),
             )
-        drifts = [] if self._drifts is None else list(self._drifts(tenant, period.start, period.end))
-        if drifts:
-            return "drift", tuple(drifts[:_PROBLEMS_SHOWN])
+        if rules.needs_approval and kept is not None and kept.approved_content != content_digest(kept.body):
+            return "approval", (f"an operator has to approve it: gateway billing approve {kept.id}",)
         return None
+
+    def _drift(self, tenant: str, period: Period) -> _Reasons | None:
+        found = [] if self._drifts is None else list(self._drifts(tenant, period.start, period.end))
+        return ("drift", tuple(found[:_DRIFTS_SHOWN])) if found else None

@@ -22,7 +22,7 @@ from gateway.billing.tables import ADJUSTMENTS, COUNTERS, LEADER, STATEMENTS
 from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
-from gateway.units import format_rfc3339
+from gateway.units import format_rfc3339, parse_rfc3339
 
 KEPT_PREVIEWS: Final = 50
 """Of a tenant; the oldest go."""
@@ -55,6 +55,11 @@ class Kept:
         """Raises ValueError where the text is no JSON any more."""
         found: dict[str, Any] = msgspec.json.decode(self.text)
         return found
+
+    @property
+    def made_at(self) -> float:
+        """When the body was made, epoch seconds."""
+        return parse_rfc3339(self.body["made_at"]) / 1000
 
     @property
     def is_closed(self) -> bool:
@@ -111,6 +116,12 @@ class StatementStore:
         if row is None:
             raise StatementNotFound
         return _kept(row)
+
+    def peek(self, statement: str) -> Kept | None:
+        """By id; None where there is none."""
+        with self._reading() as connection:
+            row = connection.execute(sa.select(STATEMENTS).where(STATEMENTS.c.id == statement)).mappings().first()
+        return None if row is None else _kept(row)
 
     def page(self, *, tenant: str | None, limit: int, before: int | None = None) -> list[Kept]:
         """The newest first; those made before the one with ``made`` == ``before``."""

@@ -72,21 +72,23 @@ def _token_endpoint(cluster: ClusterSettings) -> TokenEndpoint | None:
 
 
 def usage_producer(settings: Settings, clusters: Mapping[str, KafkaCluster]) -> Producer | None:
-    """The usage topic as one that is written to; None where no cluster is configured.
-
-    Raises ConfigurationProblems where there are some, and not the one that it is to be in.
-    """
+    """The usage topic as one that is written to; None where no cluster is configured. Raises ConfigurationProblems."""
     from gateway.kafka.producer import Producer
 
-    cluster = clusters.get(settings.metering.cluster)
-    if cluster is not None:
-        return Producer(cluster, settings.metering.topic)
-    if clusters:
-        known = ", ".join(clusters)
+    name = _usage_cluster(settings, clusters)
+    return None if name is None else Producer(clusters[name], settings.metering.topic)
+
+
+def _usage_cluster(settings: Settings, clusters: Mapping[str, KafkaCluster]) -> str | None:
+    wanted = settings.metering.cluster
+    if wanted is None:
+        return MAIN_CLUSTER if MAIN_CLUSTER in clusters else next(iter(clusters), None)
+    if wanted not in clusters:
+        known = ", ".join(clusters) or "none"
         raise ConfigurationProblems(
-            [f"metering.cluster: no Kafka cluster is named {settings.metering.cluster!r}; configured: {known}"]
+            [f"metering.cluster: no Kafka cluster is named {wanted!r}; allowed: one that is configured: {known}"]
         )
-    return None
+    return wanted
 
 
 def metering(
@@ -108,12 +110,12 @@ def metering(
     if not settings.metering.enabled:
         return None
     producer = usage_producer(settings, clusters)
-    cluster = clusters.get(settings.metering.cluster)
+    name = _usage_cluster(settings, clusters)
     return Metering(
         settings.data.dir / "metering",
         topic=producer,
         topic_name=settings.metering.topic,
-        follower=None if cluster is None else Follower(cluster, settings.metering.topic),
+        follower=None if name is None else Follower(clusters[name], settings.metering.topic),
         ledger=Ledger(database),
         run=run,
         clock=clock,

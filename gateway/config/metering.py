@@ -20,7 +20,11 @@ class MeteringSettings(Section):
         description="Compacted topic that totals are published to; made at the start where rights allow.",
         json_schema_extra={"allowed": "the name of a Kafka topic"},
     )
-    cluster: Name = Field("main", description="The Kafka cluster of that topic.")
+    cluster: Name | None = Field(
+        None,
+        description="The Kafka cluster of that topic.",
+        json_schema_extra={"shown_default": "main, or the first where there is none of that name"},
+    )
     on_failure: Literal["deliver", "stop"] = Field(
         "deliver",
         description="What happens while counts cannot be kept on disk: deliver goes on and counts in memory, stop ends "

@@ -108,18 +108,19 @@ class Account:
         self._readers += 1
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether reads wait for room."""
+        return bool(self.line.waiting)
+
+    @property
     def is_idle(self) -> bool:
         """Nobody reads, nothing is held or used, nothing is open: it may be forgotten."""
+        if self._readers or self._asking or self._timer is not None or self.is_filed:
+            return False
         now_us = self._lender.now_us()
-        return not (
-            self._readers
-            or self._asking
-            or self._timer is not None
-            or self.is_filed
-            or any(
-                lease.left > 0 or lease.late or lease.remaining(now_us=now_us) < lease.rate.capacity
-                for lease in self.leases.values()
-            )
+        return not any(
+            lease.left > 0 or lease.late or lease.remaining(now_us=now_us) < lease.rate.capacity
+            for lease in self.leases.values()
         )
 
     # ---- reads ---------------------------------------------------------------------------------------------------

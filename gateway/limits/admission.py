@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Final, Protocol
 
 from gateway.counters import Counters
-from gateway.errors import RateLimited
+from gateway.errors import RateLimited, TooManyConnections
 from gateway.limits.addresses import Addresses
 from gateway.limits.connections import LIMIT as CONNECTIONS
 from gateway.limits.connections import Connections, Seat
@@ -41,6 +42,8 @@ class Admission:
         self, *, rates: Rates, connections: Connections, quotas: Quotas, addresses: Addresses, counters: Counters
     ) -> None:
         self.addresses = addresses
+        self.refused: Counter[tuple[str, str, str]] = Counter()
+        """How often, by tenant, plan and limit, since the process began."""
         self._rates = rates
         self._connections = connections
         self._quotas = quotas
@@ -50,7 +53,7 @@ class Admission:
         """One more request of the tenant. Raises RateLimited."""
         wait_ms = await self._rates.take(tenant, plan, REQUESTS)
         if wait_ms:
-            self._counters.count_limited(REQUESTS, plan=plan.name)
+            self._refuse(tenant, plan, REQUESTS)
             allowed = plan.limits[REQUESTS]["rate"]
             raise RateLimited(
                 f"The plan allows {allowed} requests a second, over all applications and nodes.",
@@ -64,9 +67,19 @@ class Admission:
         """
         for share in await self._quotas.ready(grant.tenant, grant.plan.name, grant.plan.limits):
             if share.is_over:
-                self._counters.count_limited(share.key.name, plan=grant.plan.name)
+                self._refuse(grant.tenant, grant.plan, share.key.name)
                 raise share.exceeded()
-        return await self._connections.take(grant) if is_held else None
+        if not is_held:
+            return None
+        try:
+            return await self._connections.take(grant)
+        except TooManyConnections:
+            self._refuse(grant.tenant, grant.plan, CONNECTIONS)
+            raise
+
+    def _refuse(self, tenant: str, plan: Plan, limit: str) -> None:
+        self._counters.count_limited(limit, plan=plan.name)
+        self.refused[tenant, plan.name, limit] += 1
 
     def end(self, seat: Seat | None) -> None:
         """The read is over."""

@@ -118,6 +118,10 @@ class Connections:
         """How many are held here."""
         return sum(map(len, self._seats.values()))
 
+    def by_key(self) -> dict[Key, int]:
+        """How many are held here, by tenant and plan."""
+        return {key: len(seats) for key, seats in self._seats.items()}
+
     async def take(self, grant: Grant) -> Seat:
         """A seat for one more read. Raises TooManyConnections. Whoever has it calls ``release``."""
         seat = Seat(f"{round(self._clock.now() * 1000):015d}{self._node}{next(self._numbers)}", grant)
@@ -126,7 +130,7 @@ class Connections:
         self._add(seat)
         try:
             if cap is not None and not await self._is_free(seat, cap):
-                raise self._refusal(grant, cap)
+                raise _refusal(cap)
         except BaseException:
             # Also where nobody waits any more: what was perhaps taken is given back.
             self.release(seat)
@@ -183,10 +187,6 @@ class Connections:
 
     def _share(self, cap: int) -> int:
         return cap if self._scripts is None else max(1, cap // max(1, self._nodes()))
-
-    def _refusal(self, grant: Grant, cap: int) -> TooManyConnections:
-        self._counters.count_limited(LIMIT, plan=grant.plan.name)
-        return _refusal(cap)
 
     def release(self, seat: Seat) -> None:
         """The read is over. Idempotent."""

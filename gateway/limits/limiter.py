@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from gateway.clock import Clock
@@ -29,6 +29,7 @@ GATHER_SECONDS: Final = 0.02
 
 TICK_US: Final = 100_000
 SWEEP_SECONDS: Final = 10.0
+SWEPT_AT_ONCE: Final = 1000
 _AT_ONCE: Final = 100
 
 
@@ -196,7 +197,14 @@ class Limiter:
             asks = account.question(next(self._numbers))
             exchanges.append(Exchange(account.key, account.number, asks))
         self.exchanges += len(exchanges)
-        for account, given in zip(batch, await self._store.lend(exchanges), strict=True):
+        try:
+            answers = await self._store.lend(exchanges)
+        except Exception:
+            # Whatever it was, those who wait must not wait for ever.
+            for account in batch:
+                account.unanswered()
+            raise
+        for account, given in zip(batch, answers, strict=True):
             if isinstance(given, Away):
                 account.unanswered()
             else:
@@ -205,7 +213,7 @@ class Limiter:
     def _change(self) -> None:
         """The breaker opened or closed. Who waits is looked after in another way now; the others see it in time."""
         for account in self._accounts.values():
-            if account.line.is_crowded:
+            if account.is_crowded:
                 account.follow()
 
     # ---- life ----------------------------------------------------------------------------------------------------
@@ -214,13 +222,21 @@ class Limiter:
         """Forget who is gone, until cancelled."""
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
-            self.sweep()
+            keys = list(self._accounts)
+            for begin in range(0, len(keys), SWEPT_AT_ONCE):
+                self._sweep(keys[begin : begin + SWEPT_AT_ONCE])
+                await asyncio.sleep(0)
+            self._store.sweep()
+
+    def _sweep(self, keys: Iterable[tuple[str, str]]) -> None:
+        for key in keys:
+            account = self._accounts.get(key)
+            if account is not None and account.is_idle:
+                del self._accounts[key]
 
     def sweep(self) -> None:
         """Forget accounts that nobody uses and that hold nothing."""
-        for key in [key for key, account in self._accounts.items() if account.is_idle]:
-            del self._accounts[key]
-        self._store.sweep()
+        self._sweep(list(self._accounts))
 
     async def close(self) -> None:
         """Give back what is borrowed, as far as somebody is there to take it."""

@@ -96,6 +96,10 @@ class Quotas:
         """One for each quota of the plan; the same ones for all who ask."""
         return [self._share(tenant, plan, name, limit) for name, limit in quotas_of(limits).items()]
 
+    def all(self) -> list[Share]:
+        """Those that are known here."""
+        return list(self._shares.values())
+
     def _share(self, tenant: str, plan: str, name: str, limit: int) -> Share:
         found = self._shares.get((tenant, plan, name))
         zone = ZoneInfo(self._zone(tenant))

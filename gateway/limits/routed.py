@@ -128,12 +128,13 @@ class Routed(AsyncCoreCommands):
     async def _elsewhere(self, asked: Address, error: AskError, words: Sequence[Any]) -> Any:
         """Once more, where the server said: it has done nothing itself."""
         address = Address(error.host or asked.host, int(error.port))
-        pipeline = self.server(address).pipeline(transaction=False)
-        if isinstance(error, MovedError):
+        has_moved = isinstance(error, MovedError)
+        if has_moved:
             self._topology.correct(error.slot_id, address)
             # More may have moved than this one.
             self._suspect(asked, error)
-        else:
+        pipeline = self.server(address).pipeline(transaction=False)
+        if not has_moved:
             pipeline.execute_command("ASKING")
         pipeline.execute_command(*words)
         try:

@@ -21,6 +21,7 @@ COMMANDS: Final = ("EVALSHA", "EVAL", "GET", "SET", "TIME")
 """What lending asks of Redis, for an ACL user: ``+evalsha +eval +get +set +time``, on ``~gateway:limits:*``."""
 
 KEY_PREFIX: Final = "gateway:limits:1"
+SWEPT_AT_ONCE: Final = 1000
 MOST_KEYS: Final = 50
 """So many accounts go into one call of the script: Redis does nothing else meanwhile."""
 
@@ -194,6 +195,7 @@ class MemoryStore:
         self.calls = 0
         self._node = node
         self._accounts: dict[str, Account] = {}
+        self._unswept: list[str] = []
 
     async def lend(self, exchanges: Sequence[Exchange]) -> list[list[Given]]:
         """See ``Store``."""
@@ -205,7 +207,11 @@ class MemoryStore:
         ]
 
     def sweep(self) -> None:
-        """Forget accounts that nobody would miss: full, and lent to nobody."""
+        """Forget accounts that nobody would miss, being full and lent to nobody: of some, the others the next times."""
         now_us = time.monotonic_ns() // 1000
-        for key in [key for key, account in self._accounts.items() if account.is_idle(now_us=now_us)]:
-            del self._accounts[key]
+        self._unswept = self._unswept or list(self._accounts)
+        some, self._unswept = self._unswept[:SWEPT_AT_ONCE], self._unswept[SWEPT_AT_ONCE:]
+        for key in some:
+            account = self._accounts.get(key)
+            if account is not None and account.is_idle(now_us=now_us):
+                del self._accounts[key]

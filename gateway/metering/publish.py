@@ -70,11 +70,12 @@ class Publisher:
     async def publish(self) -> None:
         """Tell what is new, and then up to when that is all. Raises Unavailable; all of it is told the next time."""
         meter, now = self._meter, self._clock.monotonic()
+        # Everything that was delivered before this moment is in the totals that are taken here; and where it is past
+        # the end of a bucket, nothing is counted in that any more.
+        moment = int(self._clock.now())
         meter.roll()
         meter.sweep()
         self._say_again(now)
-        # Everything that was delivered before this moment is in the totals that are taken here.
-        moment = int(self._clock.now())
         groups = meter.take_dirty()
         if not groups and now - self._told_at < WORD_EVERY_SECONDS:
             return
@@ -84,8 +85,9 @@ class Publisher:
     async def finish(self) -> None:
         """After the last delivery: tell what is left, and that nothing more will come. Raises Unavailable."""
         meter = self._meter
-        meter.close()
         moment = int(self._clock.now())
+        meter.roll()
+        meter.close()
         await self._tell(meter.take_dirty(), moment, "ended")
 
     async def _tell(self, groups: list[Group], moment: int, state: SourceState) -> None:
