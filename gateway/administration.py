@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from gateway.admin.errors import TenantNotFound
+from gateway.alerts.store import AlertStore
 from gateway.auth.revocation import Kind, Revocation
 from gateway.billing.office import StatementOffice
 from gateway.clock import Clock
@@ -37,8 +38,10 @@ class Administration:
         usage: UsageDesk | None = None,
         statements: StatementOffice | None = None,
         busiest: Busiest | None = None,
+        alerts: AlertStore | None = None,
     ) -> None:
-        """``busiest`` None: nothing is limited here; ``usage`` None: nothing is metered here; ``statements`` None: none are made."""
+        """``busiest`` None: nothing is limited here; ``usage`` None: nothing is metered here; ``statements`` None: none
+        are made."""
         self._control = control
         self._sessions = sessions
         self._bus = bus
@@ -47,12 +50,16 @@ class Administration:
         self.usage = usage
         self.statements = statements
         self._busiest = busiest
+        self._alerts = alerts
 
     async def sessions(self) -> list[dict[str, Any]]:
         return await self._sessions.all()
 
     async def limits(self, *, limit: int) -> list[dict[str, Any]]:
         return [] if self._busiest is None else await self._busiest.all(limit=limit)
+
+    async def alerts(self, *, limit: int) -> list[dict[str, Any]]:
+        return [] if self._alerts is None else await self._control.work(self._alerts.read, limit=limit)
 
     async def end_session(self, session: str, *, actor: str) -> None:
         await self._control.note(self._entry(actor, "session.end", session))

@@ -220,6 +220,7 @@ class Gateway:
             statements=self._statements.office,
             usage=self._bookkeeping.desk,
             busiest=self._limiting.busiest,
+            alerts=self._limiting.alerts,
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)

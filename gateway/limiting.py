@@ -7,6 +7,10 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
+from gateway.alerts.alert import Alert
+from gateway.alerts.store import AlertStore
+from gateway.alerts.watchman import Watchman
+from gateway.alerts.webhook import Webhook
 from gateway.clock import Clock
 from gateway.config import Settings
 from gateway.control import Control
@@ -78,6 +82,18 @@ class Limiting:
             counters=counters,
         )
         self.busiest = Busiest(limiter, self.connections, self.quotas, refused=self.admission.refused)
+        self.alerts = AlertStore(control.database)
+        url, secret = settings.alerts.webhook_url, settings.alerts.secret
+        self._watchman = None
+        if url is not None and secret is not None:
+            self._watchman = Watchman(
+                shares=self.quotas.all,
+                store=self.alerts,
+                work=control.work,
+                post=Webhook(url.get_secret_value(), secret.get_secret_value()),
+                clock=clock,
+                tell=_tell_of,
+            )
         control.on_change.append(self.connections.ring)
         if bus is not None:
             bus.on_bell(QUOTA_BELL, self.quotas.ring)
@@ -92,6 +108,8 @@ class Limiting:
             yield "breaker", self._breaker.run(self._redis.probe)
         yield "seats", self.connections.run()
         yield "quotas", self.quotas.run()
+        if self._watchman is not None:
+            yield "alerts", self._watchman.run()
 
     async def close(self) -> None:
         """Give back what is borrowed and held, so that the other nodes need not wait for it to lapse."""
@@ -121,6 +139,14 @@ class Limiting:
             event(log, logging.WARNING, "limits_degraded", reason=breaker.reason, nodes=breaker.nodes())
         else:
             event(log, logging.INFO, "limits_recovered", away_seconds=round(now - self._away_since, 1))
+
+
+def _tell_of(alert: Alert, failure: str) -> None:
+    members = {"tenant": alert.tenant, "quota": alert.quota, "percent": alert.percent}
+    if failure:
+        event(log, logging.WARNING, "quota_alert_failed", **members, reason=failure)
+    else:
+        event(log, logging.INFO, "quota_alert_sent", **members)
 
 
 def _zone(control: Control, tenant: str) -> str:

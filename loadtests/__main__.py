@@ -7,6 +7,7 @@ import sys
 
 from loadtests.machine import CLIENT_CORE, allow_many_files, description, on_core
 from loadtests.scenarios import (
+    accounting,
     closing,
     envelopes,
     fanout,
@@ -40,6 +41,7 @@ SCENARIOS = {
     "tls": tls.run,
     "tokens": tokens.run,
     "limits": limits.run,
+    "accounting": accounting.run,
     "metering": metering.run,
     "watch": watch.run,
     "withdrawals": withdrawals.run,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 import tempfile
+import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,6 +60,13 @@ class Stage:
         options.setdefault("tls", self.gateway.base_url.startswith("https:"))
         return Readers(self.port, count=count, requests=requests, first=first, **options)
 
+    def writes(self) -> float:
+        """Slices written to readers so far, as the gateway counts them. Asking costs the gateway a little."""
+        with urllib.request.urlopen(f"{self.gateway.admin_url}/metrics", timeout=10) as answer:
+            found = re.search(r"(?m)^gateway_pump_slices_total (\S+)$", answer.read().decode())
+        assert found is not None
+        return float(found[1])
+
     def one_chunk(self) -> bytes:
         """The next record as an SSE reader gets it, in its HTTP chunk."""
         with socket.create_connection(("127.0.0.1", self.port), timeout=10) as client:
@@ -88,11 +97,18 @@ def stage(
     linger_ms: int = 0,
     payload: Payload = value,
     exposed: Mapping[str, Any] | None = None,
+    catalog: Mapping[str, Any] | None = None,
+    redis_url: str | None = None,
     tls: bool = False,
+    clients: Sequence[str] = ("acme-web",),
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
     **stream: Any,
 ) -> Iterator[Stage]:
-    """A new topic and a gateway that exposes it; ``stream`` are settings of that section, ``exposed`` parts of its
-    contract. With ``tls`` it ends TLS itself, with an ECDSA key (P-256)."""
+    """A new topic and a gateway that exposes it; ``stream`` are settings of that section, ``settings`` of others,
+    ``exposed`` parts of its contract. With ``tls`` it ends TLS itself, with an ECDSA key (P-256).
+
+    Tokens are of these ``clients`` of the ``catalog`` in turn, at least one of each.
+    """
     asyncio.run(running.create_topic(topic, partitions))
     with on_core(CLIENT_CORE):
         source = Source(running.bootstrap, topic, partitions=partitions, linger_ms=linger_ms, payload=payload)
@@ -101,9 +117,13 @@ def stage(
             Path(directory),
             running.bootstrap,
             [contract(STREAM, topic, partitions=partitions, **(exposed or {}))],
-            settings=({"stream": stream} if stream else {}) | ({"http": _certificate(Path(directory))} if tls else {}),
+            catalog=catalog,
+            settings=({"stream": stream} if stream else {})
+            | ({"http": _certificate(Path(directory))} if tls else {})
+            | ({"redis": {"url": redis_url}} if redis_url else {})
+            | (settings or {}),
         )
-        tokens = [deployment.token() for _ in range(TOKENS)]
+        tokens = [deployment.token(clients[at % len(clients)]) for at in range(max(TOKENS, len(clients)))]
         process = GatewayProcess(deployment, "a")
         with on_core(SERVER_CORE):
             process.start()

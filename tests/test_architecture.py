@@ -23,6 +23,7 @@ LAYERS: list[tuple[str, list[str]]] = [
     (
         "rules",
         [
+            "alerts.alert",
             "auth.buckets",
             "auth.jose",
             "auth.policy",
@@ -64,7 +65,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "subscription.wheel",
         ],
     ),
-    ("adapters", ["auth", "billing", "catalog", "database", "kafka", "limits", "metering", "nodes"]),
+    ("adapters", ["alerts", "auth", "billing", "catalog", "database", "kafka", "limits", "metering", "nodes"]),
     ("engine", ["hub", "subscription"]),
     ("edges", ["admin", "portal", "server", "transport"]),
     (
@@ -98,7 +99,7 @@ SIDE_ROOMS = {"observability": {"words", "edges", "roots"}}
 FENCES: dict[str, list[str]] = {
     "aiokafka": ["kafka"],
     "redis": ["limits", "nodes", "auth.ticket_store"],
-    "httpx": ["auth.address"],
+    "httpx": ["auth.address", "alerts.webhook"],
     "jwt": ["auth"],
     "cryptography": ["auth", "server.tls"],
     "starlette": ["transport", "admin", "portal", "app"],
@@ -113,6 +114,7 @@ FENCES: dict[str, list[str]] = {
         "auth.store",
         "auth.issuer_store",
         "database",
+        "alerts.store",
         "limits.quota_store",
         "metering.ledger",
         "metering.tables",

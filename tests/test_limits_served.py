@@ -21,6 +21,7 @@ import yaml
 from websockets.typing import Origin
 
 from tests.parts.gateway import UNLIMITED, Deployment, GatewayProcess, catalog, contract
+from tests.parts.hook import Hook, hook
 from tests.parts.kafka import Kafka
 from tests.parts.redis import RedisServer, server
 
@@ -35,6 +36,7 @@ class Stage:
 
     deployment: Deployment
     redis: RedisServer
+    hook: Hook
     a: GatewayProcess
     b: GatewayProcess
     prefix: str
@@ -84,7 +86,7 @@ def stage(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
 
     asyncio.run(fill())
     with contextlib.ExitStack() as stack:
-        redis = stack.enter_context(server())
+        redis, receiver = stack.enter_context(server()), stack.enter_context(hook())
         deployment = Deployment(
             tmp_path_factory.mktemp("limits"),
             kafka.bootstrap,
@@ -95,11 +97,12 @@ def stage(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
                 "stream": {"heartbeat_seconds": 1, "drain_seconds": 5},
                 "limits": {"refused_credentials_per_minute": 20, "exempt_addresses": ["10.0.0.0/8"]},
                 "admin": {"tokens": [ADMIN]},
+                "alerts": {"webhook_url": receiver.url, "secret": "what the alerts are signed with"},
                 "http": {"trusted_proxies": ["127.0.0.1"]},
             },
         )
         a, b = (stack.enter_context(deployment.gateway(node)) for node in "ab")
-        yield Stage(deployment, redis, a, b, prefix)
+        yield Stage(deployment, redis, receiver, a, b, prefix)
 
 
 @pytest.fixture
@@ -344,6 +347,18 @@ async def test_a_quota_is_exact_over_two_nodes_and_ends_with_its_reset_time(
             assert refused.json()["resets_at"] == both[0][-1]["resets_at"]
             assert int(refused.headers["Retry-After"]) > 0
             assert parsed(refused.headers["RateLimit"])["records_per_month"]["r"] == "0"
+
+
+async def test_operators_are_told_once_at_each_mark(stage: Stage, client: httpx.AsyncClient) -> None:
+    """Of the quota that the test before has used up, over both nodes."""
+    mine: list[int] = []
+    async with asyncio.timeout(30):
+        while mine != [50, 80, 100]:
+            told = [json.loads(body) for _, body in list(stage.hook.posts)]
+            mine = sorted(one["percent"] for one in told if one["tenant"] == "quota")
+            await asyncio.sleep(0.05)
+    log = await client.get(f"{stage.a.admin_url}/admin/alerts", headers={"Authorization": f"Bearer {ADMIN}"})
+    assert [one["percent"] for one in log.json()["alerts"] if one["tenant"] == "quota"] == [100, 80, 50]
 
 
 async def test_a_quota_of_bytes_ends_with_at_most_one_record_more(stage: Stage, client: httpx.AsyncClient) -> None:

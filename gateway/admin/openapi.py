@@ -200,6 +200,13 @@ OPERATIONS: Final = (
     ),
     Operation(
         method="GET",
+        path="/admin/alerts",
+        summary="Quotas that came to 50, 80 or 100 percent, and whether a system of yours took the alert.",
+        query={"limit": "The most, 1 to 1000; 100 without."},
+        answers={200: _list("alerts", _texts("tenant", "plan", "quota", "period", "failure", "found_at"))},
+    ),
+    Operation(
+        method="GET",
         path="/admin/usage",
         summary="What all tenants, or one of them, have read.",
         query=_USAGE_QUERY,

@@ -56,6 +56,10 @@ class Administration(UsageOffice, StatementsOffice, Protocol):
         """The tenants that press most against their limits, over all nodes. Raises Unavailable."""
         ...
 
+    async def alerts(self, *, limit: int) -> list[dict[str, Any]]:
+        """Quotas that came to a mark, and whether a system of the operator's was told; the newest first."""
+        ...
+
     def streams(self) -> list[dict[str, Any]]:
         """The contracts that are loaded, with what partners never see."""
         ...
@@ -94,6 +98,7 @@ class Operations:
             self._route("/admin/reload", self._reload, method="POST"),
             self._route("/admin/audit", self._audit),
             self._route("/admin/limits", self._limits),
+            self._route("/admin/alerts", self._alerts),
             self._route(DOCUMENT_PATH, self._document),
             self._route(usage.PATH, self._usage),
             Route(
@@ -176,6 +181,10 @@ class Operations:
     async def _limits(self, request: Request, actor: str) -> Response:
         limit = _number(request, "limit", least=1, most=MAX_BUSIEST) or 20
         return _json({"tenants": await self._administration.limits(limit=limit)})
+
+    async def _alerts(self, request: Request, actor: str) -> Response:
+        limit = _number(request, "limit", least=1, most=MAX_AUDIT_ENTRIES) or 100
+        return _json({"alerts": await self._administration.alerts(limit=limit)})
 
     async def _audit(self, request: Request, actor: str) -> Response:
         limit = _number(request, "limit", least=1, most=MAX_AUDIT_ENTRIES) or 100

@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from gateway.config.auth import AuthSettings
 from gateway.config.billing import BillingSettings
-from gateway.config.limits import LimitsSettings
+from gateway.config.limits import AlertsSettings, LimitsSettings
 from gateway.config.metering import MeteringSettings
 from gateway.config.section import Section
 from gateway.config.values import (
@@ -414,6 +414,7 @@ class Settings(BaseSettings):
     cursor: CursorSettings = CursorSettings()
     stream: StreamSettings = StreamSettings()
     limits: LimitsSettings = LimitsSettings()
+    alerts: AlertsSettings = AlertsSettings()
     metering: MeteringSettings = MeteringSettings()
     billing: BillingSettings = BillingSettings()
     log: LogSettings = LogSettings()

@@ -1,14 +1,19 @@
-"""How closely limits hold over four processes, and what they cost: a real Redis, no Kafka, no gateway around them."""
+"""How closely limits hold over four processes, and what they cost: by themselves, and a delivery by a whole gateway."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
 from gateway.limits.pace import Pace
+from gateway.limits.scopes import PACED
 from gateway.model import Plan
+from loadtests.machine import cpu_seconds
+from loadtests.stage import STREAM, Stage, stage
 from loadtests.table import Row, median, spread
+from tests.parts.gateway import catalog
 from tests.parts.kafka import KafkaBroker
 from tests.parts.limits import Node, grant, node, overload, plan, windows
 from tests.parts.redis import server
@@ -17,15 +22,19 @@ WINDOW_SECONDS: Final = 10
 RATES: Final = {"records": 1000, "replayed": 50, "bytes": 65_536, "requests": 40}
 TENANTS: Final = 10_000
 USED_EVERY_SECONDS: Final = 5
+READERS: Final = 500
+PER_SECOND: Final = 50
+WARM_UP_RECORDS: Final = 100
 CALLS: Final = 20_000
 RECORD_BYTES: Final = 200
 
 
-def run(_: KafkaBroker, *, quick: bool) -> list[Row]:
-    """Overload of four processes at once, then the cost of one read's pace and of many light tenants."""
+def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
+    """Overload of four processes at once, then what a read's pace, many light tenants and a delivery cost."""
     rows = [Row("**Limits**: four processes, one tenant, each wants all of it", "")]
     rows += _accuracy(rates=RATES, seconds=16 if quick else 45)
     rows += asyncio.run(_costs(seconds=5 if quick else 20))
+    rows += _deliveries(running, records=100 if quick else 500, rounds=1 if quick else 7)
     return rows
 
 
@@ -137,3 +146,51 @@ async def _drive(readers: list[Woken], seconds: float) -> float:
         done = due
         await asyncio.sleep(0.01)
     return (time.process_time() - cpu) / (time.monotonic() - began)
+
+
+def _deliveries(running: KafkaBroker, *, records: int, rounds: int) -> list[Row]:
+    """The same readers of one gateway, in turns of a tenant that nothing limits and of one whose plan has plenty."""
+    rates = {name: {"rate": 10**8, "burst": 10**8} for name in PACED}
+    ratios = []
+    with server() as redis, stage(running, "limits", catalog=_two_tenants(rates), redis_url=redis.url) as free:
+        limited = replace(free, tokens=[free.deployment.token("globex-app") for _ in free.tokens])
+        for number in range(rounds + 1):
+            # Every second round the other way round: what follows what must not matter.
+            order = (free, limited) if number % 2 else (limited, free)
+            found = {one is limited: _each_us(one, records) for one in order}
+            print(f"limits: {found[False]:.2f} µs without, {found[True]:.2f} µs with", flush=True)
+            if number:
+                # The first one warms both up.
+                ratios.append(found[True] / found[False])
+    return [
+        Row(
+            f"a delivery to {READERS} SSE readers with rates, ÷ without",
+            spread(ratios),
+            "≤ 1.1",
+            met=median(ratios) <= 1.1,
+        )
+    ]
+
+
+def _two_tenants(rates: dict[str, object]) -> dict[str, Any]:
+    """The usual catalog, in which globex reads the same under a plan with these rates."""
+    found = catalog([STREAM])
+    plan_of_globex = {**found["plans"][0], "name": "limited", "limits": {**found["plans"][0]["limits"], **rates}}
+    found["plans"].append(plan_of_globex)
+    found["tenants"][1]["entitlements"] = [{"product": "all", "plan": "limited", "from": "2020-01-01"}]
+    return found
+
+
+def _each_us(ready: Stage, records: int) -> float:
+    """CPU time of the gateway for a delivery, records coming one at a time; fetching costs both the same."""
+    with ready.readers(READERS, pause_us=1000) as readers:
+        readers.wait_open()
+
+        def send(count: int) -> None:
+            ready.source.send_paced(count, per_second=PER_SECOND)
+            readers.wait_for(ready.source.vector)
+
+        send(WARM_UP_RECORDS)
+        before = cpu_seconds(ready.pid)
+        send(records)
+        return (cpu_seconds(ready.pid) - before) / records / READERS * 1e6

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
-import urllib.request
 from dataclasses import dataclass
 from typing import Final
 
@@ -102,21 +100,13 @@ def _paced(ready: Stage, count: int, records: int, protocol: Protocol) -> Paced:
         source.send_paced(WARM_UP_RECORDS, per_second=PER_SECOND)
         readers.wait_for(source.vector)
         weight = (resident_bytes(ready.pid) - memory) / count
-        writes, before = _writes(ready), cpu_seconds(ready.pid)
+        writes, before = ready.writes(), cpu_seconds(ready.pid)
         source.send_paced(records, per_second=PER_SECOND)
         readers.wait_for(source.vector)
         spent = cpu_seconds(ready.pid) - before
-        writes = _writes(ready) - writes
+        writes = ready.writes() - writes
     _until_gone(ready)
     return Paced(spent, writes, open_ms, weight)
-
-
-def _writes(ready: Stage) -> float:
-    """Slices written so far, as the gateway counts them."""
-    with urllib.request.urlopen(f"{ready.gateway.admin_url}/metrics", timeout=10) as answer:
-        found = re.search(r"(?m)^gateway_pump_slices_total (\S+)$", answer.read().decode())
-    assert found is not None
-    return float(found[1])
 
 
 def _saturated(ready: Stage, batches: int) -> float:

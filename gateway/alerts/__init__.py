@@ -1,0 +1,3 @@
+"""Telling operators' systems what they have to act on."""
+
+from __future__ import annotations
