@@ -10,7 +10,8 @@
  * each partition, the first sequence number that every reader must see, or -1 for any. A record is known by its mark:
  * "seq":"P:NNNNNNNNNN".
  *
- * A line on stdin asks: "stats" for one JSON line on stdout, "times" for the open times; the end of stdin ends it.
+ * A line on stdin asks: "stats" for one JSON line on stdout, "times" for the open times, "arrivals" for the moments
+ * (CLOCK_MONOTONIC) of all records since it was asked that before, from the first time on; the end of stdin ends it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -56,6 +57,8 @@ static int partitions, unanswered, established, closed_by_peer, faults, opened, 
 static int64_t deliveries, received_bytes, first[64];
 static struct reader *readers;
 static float *first_ms, *answer_ms;
+static struct arrival { int partition; int64_t sequence; double at; } *arrivals;
+static size_t arrived, most_arrivals;
 static char *requests[4096];
 static int64_t *firsts[4096]; /* NULL: as for all */
 static int request_count, once, polling;
@@ -140,6 +143,10 @@ static int record(struct reader *r, const char *tail) {
     if (expected >= 0 && sequence != expected) fault(r, "sequence", expected, sequence);
     r->next[partition] = sequence + 1;
     deliveries++;
+    if (arrivals) {
+        if (arrived == most_arrivals) arrivals = realloc(arrivals, sizeof *arrivals * (most_arrivals *= 2));
+        arrivals[arrived++] = (struct arrival){partition, sequence, now()};
+    }
     if (!first_ms[r->number]) first_ms[r->number] = (now() - r->opened) * 1e3;
     return !once;
 }
@@ -223,6 +230,16 @@ static void times(int connections) {
     fflush(stdout);
 }
 
+static void tell_arrivals(void) {
+    printf("[");
+    for (size_t i = 0; i < arrived; i++)
+        printf("%s[%d,%lld,%.6f]", i ? "," : "", arrivals[i].partition, (long long)arrivals[i].sequence, arrivals[i].at);
+    printf("]\n");
+    fflush(stdout);
+    arrived = 0;
+    if (!arrivals) arrivals = malloc(sizeof *arrivals * (most_arrivals = 1 << 16));
+}
+
 /* Takes the first numbers off the request's beginning, where it has some. */
 static void load_request(char *text) {
     if (*text == '@') {
@@ -298,6 +315,7 @@ int main(int count, char **arguments) {
             if (got <= 0) return 0;
             if (line[0] == 's') stats(connections);
             if (line[0] == 't') times(connections);
+            if (line[0] == 'a') tell_arrivals();
         }
     }
 }

@@ -92,6 +92,13 @@ class Readers:
         answer: dict[str, list[float]] = self._ask("times")
         return answer
 
+    def arrivals(self) -> list[tuple[int, int, float]]:
+        """Each record that came since this was last asked: partition, sequence number and when, by the monotonic clock.
+
+        The first time it is empty: from then on they are kept.
+        """
+        return [(partition, sequence, at) for partition, sequence, at in self._ask("arrivals")]
+
     def wait_open(self) -> None:
         """Until all are answered."""
         self.wait_until("to open", lambda now: now["established"] == self.count)

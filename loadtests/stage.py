@@ -121,7 +121,7 @@ def stage(
             settings=({"stream": stream} if stream else {})
             | ({"http": _certificate(Path(directory))} if tls else {})
             | ({"redis": {"url": redis_url}} if redis_url else {})
-            | (settings or {}),
+            | dict(settings or {}),
         )
         tokens = [deployment.token(clients[at % len(clients)]) for at in range(max(TOKENS, len(clients)))]
         process = GatewayProcess(deployment, "a")

@@ -20,7 +20,7 @@ def tenancy(plans: Mapping[str, Mapping[str, Any]], tenants: Mapping[str, str]) 
     document = catalog([STREAM])
     plan, tenant = document["plans"][0], document["tenants"][0]
     return document | {
-        "plans": [plan | {"name": name, "limits": UNLIMITED | limits} for name, limits in plans.items()],
+        "plans": [plan | {"name": name, "limits": UNLIMITED | dict(limits)} for name, limits in plans.items()],
         "tenants": [
             tenant
             | {

@@ -402,6 +402,8 @@ def test_every_setting_says_what_it_means_and_can_be_given_by_a_variable() -> No
             assert find_field(key) is field
     assert {row.name for row in describe_settings() if row.secret} == {
         "admin.tokens",
+        "alerts.secret",
+        "alerts.webhook_url",
         "auth.builtin.sealing_keys",
         "cursor.keys",
         "database.url",

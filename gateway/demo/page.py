@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -27,6 +28,12 @@ Flights, of which this partner gets its own airport's; and what else it may read
   curl -N {bearer} {base_url}/v1/streams/flights/sse
   curl {bearer} {base_url}/v1/streams
 
+What it may, what it has read (seconds after), and what that costs so far (a draft, then all statements):
+  curl {bearer} {base_url}/v1/limits
+  curl {bearer} -H 'Accept: text/csv' {base_url}/v1/usage
+  curl -H "Authorization: Bearer $(cat {operator_path})" -d '{preview}' {admin_url}/admin/statements
+  curl {bearer} {base_url}/v1/statements
+
 Health    {admin_url}/readyz
 Metrics   {admin_url}/metrics
 Programs  find addresses and tokens in {report}
@@ -38,8 +45,18 @@ Token     {token}
 _CUT = """python3 -c 'import json, sys; print(json.load(sys.stdin)["next_cursor"])'"""
 
 
-def welcome(partner: Partner, *, base_url: str, admin_url: str, report: Path, ttl_seconds: int) -> str:
-    """The page. Each command reads its token from the partner's file, so it needs no other line before it."""
+def welcome(
+    partner: Partner,
+    *,
+    base_url: str,
+    admin_url: str,
+    operator_path: Path,
+    month: tuple[str, str],
+    report: Path,
+    ttl_seconds: int,
+) -> str:
+    """The page. Each command reads its token from a file, so it needs no other line before it. ``month`` are the
+    moments (RFC 3339) between which a statement is drafted."""
     token_path = shlex.quote(str(partner.token_path))
     return _PAGE.format(
         base_url=base_url,
@@ -49,6 +66,8 @@ def welcome(partner: Partner, *, base_url: str, admin_url: str, report: Path, tt
         bearer=f'-H "Authorization: Bearer $(cat {token_path})"',
         command=_own_command(),
         token_path=token_path,
+        operator_path=shlex.quote(str(operator_path)),
+        preview=json.dumps({"tenant": partner.tenant, "from": month[0], "to": month[1]}),
         cut=_CUT,
         report=report,
         token=partner.token,

@@ -52,6 +52,10 @@ def invite_partners(
     return partners
 
 
+OPERATOR = "operator.token"
+"""The file with a bearer for ``/admin/``."""
+
+
 def report(
     partners: list[Partner],
     *,

@@ -21,6 +21,7 @@ from typing import Literal, TypeVar
 
 from gateway.app import Gateway
 from gateway.auth.issuer import BUILTIN, DevelopmentIssuer
+from gateway.billing.period import Period
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts, load_contracts
 from gateway.catalog.file import load_catalog
@@ -30,13 +31,14 @@ from gateway.config import Settings
 from gateway.config.adapters import database
 from gateway.database.schema import Schema
 from gateway.demo.page import welcome
-from gateway.demo.partners import REPORT, invite_partners, remove_reports, report, write_report
+from gateway.demo.partners import OPERATOR, REPORT, invite_partners, remove_reports, report, write_private, write_report
 from gateway.demo.parts import Broker, PartFailed, RedisServer, find_redis
 from gateway.demo.recordings import RECORDINGS, contracts_directory
 from gateway.errors import ConfigurationProblems
 from gateway.observability.logs import configure_logging
 from gateway.server.loop import run_loop
 from gateway.server.sockets import bind_sockets
+from gateway.units import format_rfc3339
 
 _T = TypeVar("_T")
 
@@ -158,10 +160,15 @@ async def _start(options: Options, stack: AsyncExitStack) -> Broker:
             admin_token=admin_token,
         ),
     )
+    write_private(directory / OPERATOR, admin_token)
+    zone = next(one.time_zone for one in catalog.tenants if one.name == partners[0].tenant)
+    month = Period.holding(time.time(), zone=zone)
     page = welcome(
         partners[0],
         base_url=gateway.base_url,
         admin_url=admin_url,
+        operator_path=directory / OPERATOR,
+        month=(format_rfc3339(month.start * 1000), format_rfc3339(month.end * 1000)),
         report=directory / REPORT,
         ttl_seconds=ttl_seconds,
     )
