@@ -43,6 +43,7 @@ from gateway.observability.logs import event
 from gateway.observability.metrics import Metrics
 from gateway.overview import Overview
 from gateway.server.listener import Listener
+from gateway.spending import SpendWatch
 from gateway.statements import ServedStatements
 from gateway.subscription.books import Books
 from gateway.subscription.opening import Openings
@@ -142,6 +143,13 @@ class Gateway:
         self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot, clock=clock, wheel=wheel)
         self._sessions = Sessions(self._registry, self._watch, others=self._bus)
         self._control.on_change.append(self._watch.ring)
+        self._spending = SpendWatch(
+            self._statements.drafting,
+            control=self._control,
+            stops=self._limiting.admission.stops,
+            registry=self._registry,
+            clock=clock,
+        )
         self._overview = Overview(
             hub=self._hub,
             pump=pump,
@@ -239,6 +247,7 @@ class Gateway:
         self._spawn("keys", self._keyring.follow())
         self._spawn("watch", self._watch.run())
         self._spawn("meter", self._registry.follow_meter())
+        self._spawn("spending", self._spending.run())
         self._spawn("tickets", self._tickets.run())
         for name, work in (*self._limiting.tasks(), *self._statements.tasks()):
             self._spawn(name, work)

@@ -26,6 +26,7 @@ from gateway.limits.quota_redis import RedisQuotas
 from gateway.limits.quota_store import QuotaStore
 from gateway.limits.quotas import Quotas
 from gateway.limits.redis import RedisLink
+from gateway.limits.spending import SpendStops
 from gateway.limits.store import MemoryStore, RedisStore
 from gateway.nodes.bus import Bus
 from gateway.observability.health import Check, Status
@@ -79,6 +80,7 @@ class Limiting:
             connections=self.connections,
             quotas=self.quotas,
             addresses=addresses,
+            stops=SpendStops(clock),
             counters=counters,
         )
         self.busiest = Busiest(limiter, self.connections, self.quotas, refused=self.admission.refused)

@@ -104,6 +104,7 @@ class ServedStatements:
     def __init__(self, settings: Settings, control: Control, *, clock: Clock) -> None:
         made = Statements.of(settings, control.database, clock=clock, catalog=lambda: control.snapshot().catalog)
         self.office = made.office(run=control.work, clock=clock)
+        self.drafting = made.drafting
         self._run = control.work
         self._schedule = made.schedule(settings, clock=clock) if settings.billing.schedule else None
 

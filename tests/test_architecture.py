@@ -87,6 +87,7 @@ LAYERS: list[tuple[str, list[str]]] = [
             "metered",
             "overview",
             "serving",
+            "spending",
             "statements",
         ],
     ),

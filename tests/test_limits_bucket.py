@@ -323,6 +323,21 @@ def test_alone_a_lease_fills_at_its_share_and_tells_afterwards_what_it_let_throu
     assert lease.ask(now_us=SECOND).late == 30
 
 
+def test_a_lease_whose_plan_changes_while_it_is_alone_gives_no_new_burst() -> None:
+    lease = lease_of(100, 100)
+    lease.ask(now_us=0)
+    lease.take(Given("r", 10, 0, 0, 0, 0, 0), now_us=0)
+    lease.go_alone(4, now_us=0)
+    lease.left -= 10
+    lease.change(Rate.of(1000, 1000), 1000, now_us=0)
+    lease.go_alone(4, now_us=0)
+    assert lease.left == 0
+    lease.ripen(now_us=SECOND // 10)
+    assert lease.left == 25
+    lease.go_shared(now_us=SECOND // 10)
+    assert lease.ask(now_us=SECOND // 10).late == 10
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, SECOND), st.integers(0, 60)), min_size=1, max_size=50), st.integers(1, 5))
 def test_alone_a_node_lets_through_no_more_than_its_share_and_what_it_held(

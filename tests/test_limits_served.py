@@ -54,6 +54,8 @@ PLANS: dict[str, dict[str, Any]] = {
     "kill": {"connections": 2},
     "lower": {"connections": 3},
     "press": {"connections": 1, "records_per_day": 50},
+    "news": {"records_per_day": 100},
+    "marks": {"records_per_day": 100},
     "free": {},
 }
 
@@ -349,16 +351,36 @@ async def test_a_quota_is_exact_over_two_nodes_and_ends_with_its_reset_time(
             assert parsed(refused.headers["RateLimit"])["records_per_month"]["r"] == "0"
 
 
+async def test_a_stream_is_told_once_that_half_of_a_quota_is_used(stage: Stage, client: httpx.AsyncClient) -> None:
+    page = await client.get(
+        address(stage.b, "records", **{"from": "earliest", "limit": 60}), headers=stage.headers("news")
+    )
+    assert len(page.json()["records"]) == 60
+    async with reading(client, stage, stage.b, "news", "ndjson") as answer, asyncio.timeout(60):
+        found: list[dict[str, Any]] = []
+        async for line in answer.aiter_lines():
+            found.append(json.loads(line))
+            if sum(frame["type"] == "checkpoint" for frame in found) >= 3:
+                break
+    (quota,) = [frame["quota"] for frame in found if "quota" in frame]
+    assert (quota["limit"], quota["unit"], quota["used_percent"]) == (100, "records_per_day", 60)
+    assert quota["resets_at"].endswith("Z")
+
+
 async def test_operators_are_told_once_at_each_mark(stage: Stage, client: httpx.AsyncClient) -> None:
-    """Of the quota that the test before has used up, over both nodes."""
+    for node in (stage.a, stage.b):
+        read = await client.get(
+            address(node, "records", **{"from": "earliest", "limit": 60}), headers=stage.headers("marks")
+        )
+        assert read.status_code == 200
     mine: list[int] = []
     async with asyncio.timeout(30):
         while mine != [50, 80, 100]:
             told = [json.loads(body) for _, body in list(stage.hook.posts)]
-            mine = sorted(one["percent"] for one in told if one["tenant"] == "quota")
+            mine = sorted(one["percent"] for one in told if one["tenant"] == "marks")
             await asyncio.sleep(0.05)
     log = await client.get(f"{stage.a.admin_url}/admin/alerts", headers={"Authorization": f"Bearer {ADMIN}"})
-    assert [one["percent"] for one in log.json()["alerts"] if one["tenant"] == "quota"] == [100, 80, 50]
+    assert [one["percent"] for one in log.json()["alerts"] if one["tenant"] == "marks"] == [100, 80, 50]
 
 
 async def test_a_quota_of_bytes_ends_with_at_most_one_record_more(stage: Stage, client: httpx.AsyncClient) -> None:

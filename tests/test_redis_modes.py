@@ -178,7 +178,7 @@ async def traffic(deployment: Deployment, kafka: Kafka, topic: str, *nodes: Gate
         try:
             await counting.more(5)
             yield counting
-            await counting.more(25)
+            await counting.more(15)
         finally:
             await knocking.close()
             await counting.close()
@@ -237,7 +237,7 @@ async def test_over_a_cluster_nodes_share_everything_and_a_failover_mends_itself
             await quotas_are_shared(made, *nodes)
             # The one that also has who is there.
             dying = cluster.master_of(slot_of("gateway:{nodes}:1:present"))
-            assert dying is cluster.masters[1]
+            assert dying is cluster.masters[1] is home_of(cluster, "held")
             dying.kill()
             await eventually(lambda: "degraded" in [standing(node, "limits")["limits"] for node in nodes], seconds=LONG)
             await stream.more(10)
@@ -284,6 +284,11 @@ async def sessions(a: GatewayProcess, b: GatewayProcess) -> bool:
     return all(found)
 
 
+def home_of(cluster: RedisCluster, tenant: str) -> RedisServer:
+    """Who had what limits know of a tenant in the beginning."""
+    return cluster.master_of(slot_of(part_tag(part_of(tenant))))
+
+
 def user_of(cluster: RedisCluster, number: int = 0) -> str:
     return f"redis://gateway:{SECRET}@{cluster.masters[number].address}"
 
@@ -296,7 +301,7 @@ async def test_a_master_without_a_replica_takes_its_own_tenants_with_it_and_no_o
     tenants = [f"tenant-{number}" for number in range(200)]
 
     def home(tenant: str) -> RedisServer:
-        return cluster.master_of(slot_of(part_tag(part_of(tenant))))
+        return home_of(cluster, tenant)
 
     dead, alive = cluster.masters[0], cluster.masters[2]
     tenants = [tenant for tenant in tenants if home(tenant) in (dead, alive)]
@@ -312,8 +317,6 @@ async def test_a_master_without_a_replica_takes_its_own_tenants_with_it_and_no_o
 
     try:
         assert await lend() == {dead: {False}, alive: {False}}
-        calls = alive.command("INFO", "commandstats")
-        assert "cmdstat_evalsha" in calls
         dead.kill()
         await eventually(until(lend, {dead: {True}, alive: {False}}), seconds=LONG)
         assert breakers.is_open

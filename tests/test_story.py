@@ -36,6 +36,7 @@ from tests.parts.redis import RedisServer
 PARTITIONS = 3
 HALF = 300
 ZONE = "Europe/Berlin"
+TENANTS = ("acme", "globex", "initech", "hooli")
 RATE = 100
 WIDE = {**UNLIMITED, "records_per_second": 5_000}
 NARROW = {**UNLIMITED, "records_per_second": {"rate": RATE, "burst": RATE}, "connections": 2}
@@ -82,6 +83,7 @@ def catalog(stream: str, *, moved: bool) -> dict[str, Any]:
             tenant("acme", ("wide", "2020-01-01", None)),
             tenant("globex", ("narrow", "2020-01-01", None)),
             tenant("initech", *initech),
+            {**tenant("hooli", ("wide", "2020-01-01", None)), "spend_limit": "2.00"},
         ],
     }
 
@@ -191,13 +193,14 @@ async def live_through(deployment: Deployment, topic: Topic, first: GatewayProce
     start = {"from_": "earliest"}
     acme, globex, initech, cheaper = ("acme", "wide"), ("globex", "narrow"), ("initech", "wide"), ("initech", "cheap")
     await topic.produce(HALF)
-    (cursor, _), _, (_, said), slowed, (theirs, _) = await asyncio.gather(
+    (cursor, _), _, (_, said), slowed, (theirs, _), _ = await asyncio.gather(
         partners.stream(partner("acme", first), acme, "sse", HALF, **start),
         partners.stream(partner("acme", second), acme, "ws", HALF, **start),
         # Over its rate on two nodes at once, as a stream and by pages.
         partners.stream(partner("globex", first), globex, "ndjson", HALF, **start),
         partners.pull(partner("globex", second), globex, HALF, **start),
         partners.stream(partner("initech", first), initech, "ndjson", HALF, **start),
+        spend_all(partners, partner("hooli", second)),
     )
     assert [one.kind for one in said].count("throttled") == 1
     assert slowed >= 1
@@ -215,6 +218,22 @@ async def live_through(deployment: Deployment, topic: Topic, first: GatewayProce
     for (name, plan), records in partners.records.items():
         await eventually(partial(is_told, partner(name, first), plan, records))
     return partners
+
+
+async def spend_all(partners: Partners, partner: Partner) -> None:
+    """Read for more than the organisation wants to spend: the stream ends, and neither node gives any more."""
+    async with partner.open("ws", "ticks", from_="earliest") as reading:
+        while True:
+            heard = await reading.next(seconds=60)
+            if heard.kind == "record":
+                partners.count("hooli", "wide", heard.data["data"])
+            elif heard.kind != "checkpoint":
+                break
+    assert heard.kind == "goodbye"
+    assert (heard.data["code"], heard.data["close_code"]) == ("quota_exceeded", 4429)
+    assert heard.data["unit"] == "EUR spent"
+    said = await partner.refused("/v1/streams/ticks/records", 429, "quota_exceeded", cursor=heard.cursor)
+    assert said["resets_at"] == heard.data["resets_at"]
 
 
 async def is_on(partner: Partner, plan: str) -> bool:
@@ -248,9 +267,9 @@ def close_month(settings: Settings, held: Database, partners: Partners) -> None:
     made = Statements.of(settings, held, clock=clock)
     closed = made.closing.run(now=clock.now())
     assert {(one.tenant, one.outcome) for one in closed if one.period == month} == {
-        (name, "final") for name in ("acme", "globex", "initech")
+        (name, "final") for name in TENANTS
     }, closed
-    for name in ("acme", "globex", "initech"):
+    for name in TENANTS:
         (kept,) = made.store.closed(tenant=name)
         body = kept.shown()
         billed = {(line["plan"], line["meter"]): line for line in body["lines"] if line["kind"] == "charge"}
@@ -263,7 +282,7 @@ def close_month(settings: Settings, held: Database, partners: Partners) -> None:
             assert Decimal(billed[plan, "records"]["exact"]) == price * records
         assert sum(Decimal(line["amount"]) for line in body["lines"]) == Decimal(body["total"])
     verdict = made.proof.verify()
-    assert (verdict.checked, verdict.findings) == (3, ())
+    assert (verdict.checked, verdict.findings) == (len(TENANTS), ())
     flip_a_byte(held)
     assert {finding.kind for finding in made.proof.verify().findings} >= {"hash"}
 

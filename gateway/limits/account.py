@@ -95,12 +95,15 @@ class Account:
         """The lease of one limit, at the rate and burst the plan has now."""
         rate = Rate.of(*told)
         lease = self.leases.get(name)
+        if lease is not None and lease.rate == rate:
+            return lease
+        now_us = self._lender.now_us()
         if lease is None:
             lease = self.leases[name] = Lease(name, limit, rate, told[0])
-            if self._lender.is_away:
-                lease.go_alone(self._lender.nodes(), now_us=self._lender.now_us())
-        elif lease.rate != rate:
-            lease.change(rate, told[0])
+        else:
+            lease.change(rate, told[0], now_us=now_us)
+        if self._lender.is_away:
+            lease.go_alone(self._lender.nodes(), now_us=now_us)
         return lease
 
     def join(self) -> None:

@@ -13,6 +13,7 @@ from gateway.limits.connections import Connections, Seat
 from gateway.limits.pace import Pace
 from gateway.limits.quota_pace import QuotaPace
 from gateway.limits.quotas import Quotas
+from gateway.limits.spending import SpendStops
 from gateway.limits.standing import Standing, count_of, fields
 from gateway.model import Grant, Plan
 
@@ -39,9 +40,17 @@ class Admission:
     """Asks all limits that a request or a read comes under."""
 
     def __init__(
-        self, *, rates: Rates, connections: Connections, quotas: Quotas, addresses: Addresses, counters: Counters
+        self,
+        *,
+        rates: Rates,
+        connections: Connections,
+        quotas: Quotas,
+        addresses: Addresses,
+        stops: SpendStops,
+        counters: Counters,
     ) -> None:
         self.addresses = addresses
+        self.stops = stops
         self.refused: Counter[tuple[str, str, str]] = Counter()
         """How often, by tenant, plan and limit, since the process began."""
         self._rates = rates
@@ -63,8 +72,9 @@ class Admission:
     async def begin(self, grant: Grant, *, is_held: bool) -> Seat | None:
         """A read begins: it needs something left of each quota, and a seat where it stays open (``is_held``).
 
-        Raises QuotaExceeded, TooManyConnections.
+        Raises QuotaExceeded, for a spend limit too, and TooManyConnections.
         """
+        self.stops.check(grant)
         for share in await self._quotas.ready(grant.tenant, grant.plan.name, grant.plan.limits):
             if share.is_over:
                 self._refuse(grant.tenant, grant.plan, share.key.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Final
 
 LARGEST: Final = 4 * 10**15
@@ -31,14 +32,7 @@ class Rate:
     @classmethod
     def of(cls, rate: int | float, burst: int | float) -> Rate:
         """A plan's rate per second. A burst counts in whole tokens, and is at most what comes back in a year."""
-        exact = Fraction(rate).limit_denominator(1000)
-        capacity = max(1, min(int(burst), int(exact * LONGEST_BURST_SECONDS)))
-        unit = _FINEST
-        while unit > 1 and capacity * unit > LARGEST:
-            unit //= 10
-        if exact * unit < _COARSE * MICROSECONDS:
-            unit = min(_FINEST, LARGEST // capacity)
-        return cls(unit, max(1, round(exact * unit / MICROSECONDS)), capacity)
+        return _counted(rate, burst)
 
     def share(self, of: int) -> Rate:
         """What one of ``of`` processes may give by itself: the whole part of an equal share, at least 1 a second."""
@@ -59,6 +53,18 @@ class Rate:
     def time_of(self, tokens: int) -> int:
         """Microseconds in which so many tokens come back, rounded up."""
         return -(-tokens * self.unit // self.per_us)
+
+
+@lru_cache(maxsize=4096)
+def _counted(rate: int | float, burst: int | float) -> Rate:
+    exact = Fraction(rate).limit_denominator(1000)
+    capacity = max(1, min(int(burst), int(exact * LONGEST_BURST_SECONDS)))
+    unit = _FINEST
+    while unit > 1 and capacity * unit > LARGEST:
+        unit //= 10
+    if exact * unit < _COARSE * MICROSECONDS:
+        unit = min(_FINEST, LARGEST // capacity)
+    return Rate(unit, max(1, round(exact * unit / MICROSECONDS)), capacity)
 
 
 class Bucket:

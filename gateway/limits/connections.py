@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
+
 from gateway.clock import Clock
 from gateway.counters import Counters
 from gateway.errors import GatewayError, TooManyConnections
@@ -23,9 +25,9 @@ from gateway.model import Grant
 log = logging.getLogger("gateway.limits")
 LIMIT: Final = "connections"
 RETRY_MS: Final = 5_000
-KEYS_AT_ONCE: Final = 500
+KEYS_AT_ONCE: Final = 200
 TAKES_AT_ONCE: Final = 200
-MEMBERS_AT_ONCE: Final = 2_000
+MEMBERS_AT_ONCE: Final = 1_000
 _PREFIX: Final = "gateway:limits:1:seats"
 
 Key = tuple[str, str]
@@ -40,9 +42,9 @@ class Timing(NamedTuple):
     them. ``change`` after the catalog changed, open reads have taken over what it says.
     """
 
-    seat: float = 8.0
-    beat: float = 2.0
-    settle: float = 2.5
+    seat: float = 9.0
+    beat: float = 3.0
+    settle: float = 3.5
     change: float = 0.25
 
 
@@ -290,16 +292,16 @@ class Connections:
             return
         life = _ms(self._timing.seat)
         for batch in _batches(wanted):
-            call = Call(_keys(*(one.key for one in batch)), [life, self._node, *_spelt(batch)])
+            call = Call(_keys(*(one.key for one in batch)), [life, self._node, _spelt(batch)])
             try:
                 answer = (await whole(self._scripts.run(self._keep, [call])))[0]
             except Away as error:
                 # What is free lapses by itself. Whether Redis is there is others' to say.
                 log.debug("seats not renewed: %s", error)
                 continue
-            for one, above in zip(batch, answer, strict=True):
+            for index, above in zip(answer[::2], answer[1::2], strict=True):
                 for name in above:
-                    self._close(one.key, name.decode(), one.cap)
+                    self._close(batch[index].key, name.decode(), batch[index].cap)
 
     async def close(self) -> None:
         """Give all seats back, so that other nodes need not wait until they lapse."""
@@ -340,11 +342,8 @@ def _batches(wanted: list[_Told]) -> Iterator[list[_Told]]:
         yield batch
 
 
-def _spelt(batch: list[_Told]) -> Iterator[Any]:
-    for one in batch:
-        yield from (one.cap, len(one.freed), len(one.held))
-        yield from one.freed
-        yield from one.held
+def _spelt(batch: list[_Told]) -> bytes:
+    return msgspec.msgpack.encode([(one.cap, one.freed, one.held) for one in batch])
 
 
 def _ms(seconds: float) -> int:
@@ -359,15 +358,16 @@ def _refusal(cap: int) -> TooManyConnections:
 
 
 @lru_cache(maxsize=65_536)
-def _digest(key: Key) -> str:
-    return hashlib.sha256("\0".join(key).encode()).hexdigest()[:32]
-
-
 def _shard(key: Key) -> int:
     return part_of(key[0])
 
 
 def _keys(*keys: Key) -> list[str]:
     """The shard's own key, then theirs, which are all in it; tenants' names stay out of Redis."""
-    shard = f"{_PREFIX}:{part_tag(_shard(keys[0]))}"
-    return [f"{shard}:since", *(f"{shard}:{_digest(key)}" for key in keys)]
+    return [f"{_PREFIX}:{part_tag(_shard(keys[0]))}:since", *map(_seats_key, keys)]
+
+
+@lru_cache(maxsize=65_536)
+def _seats_key(key: Key) -> str:
+    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:32]
+    return f"{_PREFIX}:{part_tag(_shard(key))}:{digest}"

@@ -73,17 +73,16 @@ class Lease:
         self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
         self.low = (self._share + 1) // 2
 
-    def change(self, rate: Rate, told_rate: int | float) -> None:
-        """The plan has changed; what is held stays, up to the new burst."""
+    def change(self, rate: Rate, told_rate: int | float, *, now_us: int) -> None:
+        """The plan has changed; what is held stays, up to the new burst. A lease that was alone is to go so again."""
+        self.ripen(now_us=now_us)
+        self._local = None
         self.rate, self.told_rate = rate, told_rate
         self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
         self.low = (self._share + 1) // 2
         if self.left > rate.capacity:
             self._base -= self.left - rate.capacity
             self.left = rate.capacity
-        if self._local is not None:
-            self._local = Bucket(rate, level=self.left, now_us=0)
-            self._local_left = self.left
 
     # ---- what there is -------------------------------------------------------------------------------------------
 

@@ -161,8 +161,7 @@ class RedisLink:
                 f"{self.name}: the master is {topology.servers()[0]}; {topology.answered} of {asked} sentinels answer"
             )
         if isinstance(topology, Cluster):
-            replicas = len(topology.replicas)
-            return f"{self.name}: {len(topology.servers())} masters answer, with {replicas} replicas"
+            return f"{self.name}: {len(topology.servers())} masters answer; replicas: {len(topology.replicas)}"
         return f"{self.name} answers"
 
     async def close(self) -> None:

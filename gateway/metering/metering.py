@@ -33,7 +33,10 @@ BACKOFF_SECONDS: Final = 10.0
 LATE_SECONDS: Final = 30.0
 """How long nothing may have been published before health says so."""
 
-SETTLE_SECONDS: Final = 1.0
+SETTLE_SECONDS: Final = 5.0
+"""How long a process that ends waits for the ledger to have its last word: long enough to take the ledger over from one
+that has just ended."""
+
 _SETTLE_EVERY_SECONDS: Final = 0.05
 _log = logging.getLogger("gateway.metering")
 

@@ -87,10 +87,11 @@ def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
 
 
 def _costs(stages: dict[str, Stage], protocol: Protocol, *, records: int, rounds: int) -> Costs:
-    """µs for each write by kind. What a record costs to fetch is taken off all of them alike, as it is without
-    anything: whatever limits and metering do beside the deliveries is on their account."""
-    fetch = _fetch_seconds(stages["plain"], protocol, records)
-    costs: Costs = {name: [] for name in KINDS}
+    """µs for each write by kind. What a record costs before it goes to many is taken off: of all kinds as it is
+    without anything, so that whatever limits and metering do beside deliveries is on their account; and, as
+    "… alone", of each as it is there, which leaves what they add to a delivery itself."""
+    few = _few(stages, protocol, records, rounds=1 + rounds // 4)
+    costs: Costs = {}
     with contextlib.ExitStack() as stack:
         readers = {
             name: stack.enter_context(one.readers(READERS, protocol=protocol, pause_us=CALM_US))
@@ -100,23 +101,41 @@ def _costs(stages: dict[str, Stage], protocol: Protocol, *, records: int, rounds
             one.wait_open()
             _send(stages[name], one, WARM_UP_RECORDS)
         for number in range(rounds):
-            # Another one first each time, and every second round the other way round.
-            names = [*KINDS][number % len(KINDS) :] + [*KINDS][: number % len(KINDS)]
-            for name in names if number % 2 == 0 else names[::-1]:
+            for name in _order(number):
                 spent, writes = _turn(stages[name], readers[name], records)
                 together = writes / READERS
-                costs[name].append((spent - together * fetch) / (writes - together) * 1e6)
-            print(f"accounting: {protocol}", {name: round(found[-1], 2) for name, found in costs.items()}, flush=True)
+                for title, before in ((name, few["plain"]), (f"{name} alone", few[name])):
+                    cost = (spent - together * before) / (writes - together * TENANTS) * 1e6
+                    costs.setdefault(title, []).append(cost)
+            print(f"accounting: {protocol}", {name: round(costs[name][-1], 2) for name in KINDS}, flush=True)
     return costs
 
 
-def _fetch_seconds(ready: Stage, protocol: Protocol, records: int) -> float:
-    """CPU for one record, or for some that came together, with one delivery."""
-    with ready.readers(1, protocol=protocol, pause_us=CALM_US) as reader:
-        reader.wait_open()
-        _send(ready, reader, WARM_UP_RECORDS)
-        spent, writes = _turn(ready, reader, records)
-    return spent / writes
+def _order(number: int) -> list[str]:
+    """Another one first each time, and every second round the other way round."""
+    names = [*KINDS]
+    first = number % len(names)
+    return (names[first:] + names[:first])[:: -1 if number % 2 else 1]
+
+
+def _few(stages: dict[str, Stage], protocol: Protocol, records: int, *, rounds: int) -> dict[str, float]:
+    """CPU seconds for one record, or for some that came together, with one reader of each tenant."""
+    found: dict[str, list[float]] = {name: [] for name in KINDS}
+    with contextlib.ExitStack() as stack:
+        readers = {
+            name: stack.enter_context(one.readers(TENANTS, protocol=protocol, pause_us=CALM_US))
+            for name, one in stages.items()
+        }
+        for name, one in readers.items():
+            one.wait_open()
+            _send(stages[name], one, WARM_UP_RECORDS)
+        for number in range(rounds):
+            for name in _order(number):
+                spent, writes = _turn(stages[name], readers[name], records)
+                found[name].append(spent / writes * TENANTS)
+    middle = {name: median(values) for name, values in found.items()}
+    print(f"accounting: {protocol}, few readers, ms", {name: round(one * 1e3, 2) for name, one in middle.items()})
+    return middle
 
 
 def _turn(ready: Stage, readers: Readers, records: int) -> tuple[float, float]:
@@ -135,14 +154,19 @@ def _send(ready: Stage, readers: Readers, records: int) -> None:
 
 
 def _rows(costs: Costs, title: str) -> list[Row]:
-    rows = []
-    for name, kind in KINDS.items():
-        rows.append(Row(f"{title}, {kind.title}: µs CPU per write, without fetch", spread(costs[name])))
+    rows = [
+        Row(f"{title}, {kind.title}: µs CPU per write, without fetch", spread(costs[name]))
+        for name, kind in KINDS.items()
+    ]
     for name, kind in KINDS.items():
         if name == "plain":
             continue
-        ratios = [one / beside for one, beside in zip(costs[name], costs["plain"], strict=True)]
+        ratios, alone = (
+            [one / beside for one, beside in zip(costs[name + of], costs["plain"], strict=True)]
+            for of in ("", " alone")
+        )
         bar = "" if kind.most is None else f"≤ {kind.most}"
         met = None if kind.most is None else median(ratios) <= kind.most
         rows.append(Row(f"{title}: {kind.title} ÷ neither", spread(ratios), bar, met))
+        rows.append(Row("the same without what a second of each tenant costs, whatever its deliveries", spread(alone)))
     return rows
