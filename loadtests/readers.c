@@ -38,6 +38,7 @@ static SSL_CTX *context;
 #define CARRY 32
 #define BUFFER (1 << 20)
 #define SHOWN_FAULTS 10
+#define MOST_REQUESTS 16384
 
 struct reader {
     int fd;
@@ -59,8 +60,8 @@ static struct reader *readers;
 static float *first_ms, *answer_ms;
 static struct arrival { int partition; int64_t sequence; double at; } *arrivals;
 static size_t arrived, most_arrivals;
-static char *requests[4096];
-static int64_t *firsts[4096]; /* NULL: as for all */
+static char *requests[MOST_REQUESTS];
+static int64_t *firsts[MOST_REQUESTS]; /* NULL: as for all */
 static int request_count, once, polling;
 static struct sockaddr_in peer;
 
@@ -266,9 +267,9 @@ int main(int count, char **arguments) {
     for (int p = 0; p < partitions; p++) first[p] = 9 + p < count ? atoll(arguments[9 + p]) : -1;
 
     FILE *file = fopen(arguments[8], "r");
-    static char text[1 << 23];
+    static char text[1 << 25];
     size_t size = fread(text, 1, sizeof text - 1, file);
-    for (size_t at = 0, length; at < size && request_count < 4096; at += length + 1) {
+    for (size_t at = 0, length; at < size && request_count < MOST_REQUESTS; at += length + 1) {
         length = strlen(text + at);
         load_request(text + at);
     }

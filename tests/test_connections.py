@@ -78,6 +78,7 @@ class Node:
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.seats.settled()
         if self.link is not None:
             await self.link.close()
 

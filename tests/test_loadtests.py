@@ -6,7 +6,10 @@ import contextlib
 import json
 import shutil
 import socket
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from urllib.parse import parse_qsl
 
@@ -16,6 +19,7 @@ from gateway.hub.log import TopicLog
 from gateway.model import FilterField, Record
 from gateway.subscription.filter import parse_terms
 from gateway.subscription.selector import FieldIndex, selector
+from loadtests.pester import CONNECTIONS
 from loadtests.readers import Readers, WrongDelivery, request
 from loadtests.scenarios.filters import (
     AIRLINES,
@@ -160,6 +164,61 @@ def test_the_mark_of_a_request_is_not_sent() -> None:
     with Readers(int(listening.getsockname()[1]), count=1, requests=[marked], first=[0, 0]) as readers:
         readers.wait_open()
     assert heard == [plain]
+
+
+def test_arrivals_are_kept_from_the_first_time_they_are_asked_for_and_told_once() -> None:
+    asked = threading.Event()
+
+    def then(client: socket.socket) -> None:
+        asked.wait(30)
+        client.sendall(b"".join(records((0, 6), (1, 0))))
+        stay(client)
+
+    began = time.monotonic()
+    port = serve([HEAD, *records((0, 5))], then)
+    with Readers(port, count=1, requests=[request("s", "token")], first=[5, 0]) as readers:
+        readers.wait_for([6, 0])
+        assert readers.arrivals() == []
+        asked.set()
+        readers.wait_for([7, 1])
+        found = readers.arrivals()
+        assert [(partition, sequence) for partition, sequence, _ in found] == [(0, 6), (1, 0)]
+        assert all(began <= at <= time.monotonic() for _, _, at in found), "the same clock as ours"
+        assert readers.arrivals() == []
+
+
+def test_a_neighbour_goes_on_to_ask_whatever_the_answers_are() -> None:
+    answers = [
+        b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nHTTP/",
+        b"HTTP/1.1 429 Too Many Requests\r\nContent-Length: 0\r\n\r\n",
+    ]
+    listening = socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS)
+    heard: list[bytes] = []
+    enough = threading.Event()
+
+    def answer(client: socket.socket) -> None:
+        with client, contextlib.suppress(ConnectionError):
+            while said := client.recv(65536):
+                heard.append(said)
+                client.sendall(answers[len(heard) % 2])
+                if len(heard) >= 3 * CONNECTIONS:
+                    enough.set()
+
+    def accept() -> None:
+        with listening:
+            for _ in range(CONNECTIONS):
+                threading.Thread(target=answer, args=(listening.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    command = [sys.executable, "-m", "loadtests.pester", str(listening.getsockname()[1]), "400", "/v1/some", "token"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as pester:
+        assert enough.wait(60)
+        told, _ = pester.communicate(timeout=60)
+    counts = json.loads(told.splitlines()[-1])
+    assert set(counts) == {"200", "429"}
+    # One on each connection may be on its way when it ends.
+    assert len(heard) - CONNECTIONS <= sum(counts.values()) <= len(heard)
+    assert {one.split(b"\r\n")[0] for one in heard} == {b"GET /v1/some HTTP/1.1"}
 
 
 def test_of_a_thousand_airlines_each_has_the_next_number_of_its_own() -> None:

@@ -245,6 +245,7 @@ class Node:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         self.tasks = []
+        await self.quotas.settled()
         if self.link is not None:
             await self.link.close()
         await self.workers.close()

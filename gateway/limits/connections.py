@@ -18,7 +18,7 @@ from gateway.counters import Counters
 from gateway.errors import GatewayError, TooManyConnections
 from gateway.limits.breaker import Away
 from gateway.limits.parts import part_of, part_tag
-from gateway.limits.scripts import Call, Script, Scripts, whole
+from gateway.limits.scripts import Call, Script, Scripts, Whole
 from gateway.limits.standing import count_of
 from gateway.model import Grant
 
@@ -61,7 +61,7 @@ class Holder(Protocol):
 class Seat:
     """One open read's place under its cap. ``holder`` None: it is being opened."""
 
-    __slots__ = ("grant", "holder", "is_taken", "key", "name")
+    __slots__ = ("grant", "holder", "is_taken", "is_told", "key", "name")
 
     def __init__(self, name: str, grant: Grant) -> None:
         self.name = name
@@ -69,6 +69,7 @@ class Seat:
         self.grant: Grant | None = grant
         self.holder: Holder | None = None
         self.is_taken = False
+        self.is_told = False
 
     def bind(self, holder: Holder) -> None:
         """From now on the cap is the one of what the holder is granted, and the holder is told to go."""
@@ -99,6 +100,7 @@ class Connections:
     ) -> None:
         """``nodes``: how many there are now, this one included."""
         self._scripts = scripts
+        self._whole = Whole()
         self._node = f"-{node}-"
         self._nodes = nodes
         self._clock = clock
@@ -145,18 +147,17 @@ class Connections:
         within_share = len(self._seats[seat.key]) <= self._share(cap)
         if self._scripts is None:
             return within_share
+        seat.is_told = True
         while True:
-            freed = self._free.pop(seat.key, [])
+            # They stay among those to be told of: a renewal that is on its way may come after this and bring them back.
+            freed = self._free.get(seat.key, ())
             arguments: list[str | int] = [
                 *(seat.name, _ms(self._timing.seat), cap, _ms(self._timing.settle), int(within_share))
             ]
             try:
                 answer = await self._ask(seat, Call(_keys(seat.key), [*arguments, *freed]))
-            except BaseException as error:
-                self._put_back(seat.key, freed)
-                if isinstance(error, Away):
-                    return within_share
-                raise
+            except Away:
+                return within_share
             if answer[0] != 2:
                 return bool(answer[0])
             # Redis has just begun to know who is there.
@@ -175,7 +176,7 @@ class Connections:
             while self._asking and self._scripts is not None:
                 batch, self._asking = self._asking[:TAKES_AT_ONCE], self._asking[TAKES_AT_ONCE:]
                 try:
-                    found = await whole(self._scripts.each(self._take, [call for _, call, _ in batch]))
+                    found = await self._whole(self._scripts.each(self._take, [call for _, call, _ in batch]))
                 except Away as error:
                     found = [error] * len(batch)
                 for (seat, _, answer), one in zip(batch, found, strict=True):
@@ -209,7 +210,8 @@ class Connections:
             return
         if not seats:
             del self._seats[seat.key]
-        if self._scripts is not None:
+        if seat.is_told:
+            # Without a cap nobody else has ever heard of it.
             self._put_back(seat.key, [seat.name])
 
     def _put_back(self, key: Key, freed: list[str]) -> None:
@@ -221,7 +223,7 @@ class Connections:
         """How many are open of a plan with a cap, over all nodes; while Redis is away, here."""
         with contextlib.suppress(Away):
             if self._scripts is not None:
-                return int((await whole(self._scripts.run(self._count, [Call(_keys(key)[1:], [])])))[0])
+                return int((await self._whole(self._scripts.run(self._count, [Call(_keys(key)[1:], [])])))[0])
         return len(self._seats.get(key, ()))
 
     async def run(self) -> None:
@@ -285,7 +287,11 @@ class Connections:
         wanted = []
         for key in keys:
             cap = None if only_freed else self._cap(key)
-            held = [] if cap is None else [seat.name for seat in self._seats[key].values() if seat.is_taken]
+            held: list[str] = []
+            for seat in () if cap is None else self._seats[key].values():
+                if seat.is_taken:
+                    seat.is_told = True
+                    held.append(seat.name)
             if held or key in freed:
                 wanted.append(_Told(key, cap or 0, freed.get(key, []), held))
         if self._scripts is None:
@@ -294,7 +300,7 @@ class Connections:
         for batch in _batches(wanted):
             call = Call(_keys(*(one.key for one in batch)), [life, self._node, _spelt(batch)])
             try:
-                answer = (await whole(self._scripts.run(self._keep, [call])))[0]
+                answer = (await self._whole(self._scripts.run(self._keep, [call])))[0]
             except Away as error:
                 # What is free lapses by itself. Whether Redis is there is others' to say.
                 log.debug("seats not renewed: %s", error)
@@ -303,10 +309,15 @@ class Connections:
                 for name in above:
                     self._close(batch[index].key, name.decode(), batch[index].cap)
 
-    async def close(self) -> None:
-        """Give all seats back, so that other nodes need not wait until they lapse."""
+    async def settled(self) -> None:
+        """Return when nothing is asked of Redis any more; who asks anew is not waited for."""
         if self._sending is not None:
             await asyncio.wait([self._sending])
+        await self._whole.settled()
+
+    async def close(self) -> None:
+        """Give all seats back, so that other nodes need not wait until they lapse."""
+        await self.settled()
         for seat in [seat for seats in self._seats.values() for seat in seats.values()]:
             self.release(seat)
         await self._tell(only_freed=True)

@@ -172,8 +172,9 @@ class Lease:
     def _guess(self, now_us: int) -> int:
         if self._level_us is None:
             return self.rate.capacity
-        come = self.rate.tokens_in(min(now_us - self._level_us, self.rate.time_of(self.rate.capacity)))
-        return max(0, min(self.rate.capacity, self._level + come))
+        rate = self.rate
+        come = (now_us - self._level_us) * rate.per_us // rate.unit
+        return max(0, min(rate.capacity, self._level + come))
 
     # ---- borrowing -----------------------------------------------------------------------------------------------
 

@@ -26,6 +26,9 @@ NEWS_PERCENT: Final = (50, 80)
 FIRST_SHARE: Final = 1_000
 """A node borrows at first one part in so many of a quota, then more as it needs it."""
 
+LEAST: Final = {"records": 64, "bytes": 65_536}
+"""And no less than this while there is plenty, so that small quotas need no more questions than large ones."""
+
 LAST_PART: Final = 10
 """When less than one part in so many is left, nodes say more often what they have, and give back what they do not
 use: then another one may need it."""
@@ -127,9 +130,12 @@ class Share:
         self.others = 0
         self._loose = 0
         self.is_over = False
-        self._portion = max(1, self.limit // FIRST_SHARE)
+        self._portion = self._first_portion()
         self._told_at = -math.inf
         self._used_then = 0
+
+    def _first_portion(self) -> int:
+        return max(self.limit // FIRST_SHARE, LEAST[self.key.name.partition("_")[0]])
 
     @property
     def used(self) -> int:
@@ -220,7 +226,7 @@ class Share:
         """The plan says so from now on."""
         if limit != self.limit:
             self.limit, self.is_over = limit, False
-            self._portion = max(1, limit // FIRST_SHARE)
+            self._portion = self._first_portion()
         if zone.key != self.zone.key:
             self.zone = zone
             self.turn()
@@ -270,7 +276,7 @@ class Share:
 
     def _wanted(self, nodes: int, now: float) -> int:
         if now - self._told_at < QUICK_SECONDS:
-            self._portion = min(self._portion * 2, max(1, self.limit // 10))
+            self._portion = min(self._portion * 2, max(self._portion, self.limit // 10))
         remaining = max(1, self.limit - self.others - self.given)
         # Towards the end each takes a part of what is left only, so that all are done at the same time.
         return max(1, min(self._portion, math.ceil(remaining / (2 * max(1, nodes)))) - max(0, self.in_hand))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from gateway.limits.quota import Ask, Held, QuotaKey, Told
-from gateway.limits.scripts import Call, Script, Scripts, whole
+from gateway.limits.scripts import Call, Script, Scripts, Whole
 from gateway.limits.store import KEY_PREFIX, name_tag, tenant_tag
 
 SETTLE_SECONDS: Final = 2.5
@@ -30,6 +30,7 @@ class RedisQuotas:
         loose_seconds: float = LOOSE_SECONDS,
     ) -> None:
         self._scripts = scripts
+        self._whole = Whole()
         self._node = node
         self._times_ms = (round(settle_seconds * 1000), round(loose_seconds * 1000))
         # Each says what is so, and not what is more: run twice they do the same.
@@ -51,7 +52,7 @@ class RedisQuotas:
             )
             for ask in asks
         ]
-        return [_told(answer) for answer in await whole(self._scripts.run(self._tell, calls))] if calls else []
+        return [_told(answer) for answer in await self._whole(self._scripts.run(self._tell, calls))] if calls else []
 
     async def restore(self, asks: Sequence[Ask], held: Sequence[Held], *, now: float) -> None:
         """Say what a database holds of these quotas. Where that is something, nobody gets more until all have told."""
@@ -63,7 +64,7 @@ class RedisQuotas:
                 words += [one.node, one.given, one.used]
             calls.append(Call([_key(ask.key)], words))
         if calls:
-            await whole(self._scripts.run(self._restore, calls))
+            await self._whole(self._scripts.run(self._restore, calls))
 
 
 def _told(answer: Any) -> Told | None:

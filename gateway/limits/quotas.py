@@ -87,6 +87,8 @@ class Quotas:
         self._news = asyncio.Event()
         self._rounds: asyncio.Future[None] | None = None
         self._say_all = False
+        self._is_closed = False
+        self._asking: asyncio.Task[None] | None = None
         self.on_loss: Callable[[], Awaitable[None]] | None = None
         """Called where Redis had lost a quota: the other nodes should tell theirs."""
 
@@ -189,8 +191,10 @@ class Quotas:
             if share.turn() or (self._say_all and share.is_known) or share.is_due(now):
                 needed.add(share)
         self._say_all = False
-        if needed:
-            await self._ask_for(list(needed), now)
+        if needed and not self._is_closed:
+            # In a task of its own: who is cancelled here must not leave something behind that comes after ``close``.
+            self._asking = asyncio.ensure_future(self._ask_for(list(needed), now))
+            await asyncio.shield(self._asking)
         if self._rounds is not None and not self._rounds.done():
             self._rounds.set_result(None)
 
@@ -284,8 +288,15 @@ class Quotas:
     def _periods(self) -> set[str]:
         return {share.period.name for share in self._shares.values()}
 
+    async def settled(self) -> None:
+        """Return when no answer is waited for any more."""
+        if self._asking is not None:
+            await asyncio.wait([self._asking])
+
     async def close(self) -> None:
         """Give back what is left, so that nothing of a quota is lost with this process."""
+        self._is_closed = True
+        await self.settled()
         now = self._clock.monotonic()
         known = [share for share in self._shares.values() if share.is_known]
         if known:

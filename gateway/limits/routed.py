@@ -46,6 +46,7 @@ class Routed(AsyncCoreCommands):
         self._looking: asyncio.Task[None] | None = None
         self._looked_at = 0.0
         self._closing: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     # ---- servers ---------------------------------------------------------------------------------------------------
 
@@ -57,6 +58,7 @@ class Routed(AsyncCoreCommands):
         return client
 
     async def _server_of(self, key: str | bytes | None) -> Address:
+        self._is_closed = False
         found = self._topology.server_of(key)
         if found is None:
             await self.look()
@@ -100,7 +102,8 @@ class Routed(AsyncCoreCommands):
         if "READONLY" in told:
             # It is a master no more, and its connections would stay with it for ever. A name may stand for another now.
             self._drop(address)
-        if self._looking is None:
+        if self._looking is None and not self._is_closed:
+            # Who was still asking when all was closed is no reason to begin anew.
             self._looking = asyncio.ensure_future(self._look())
             self._looking.add_done_callback(self._looked)
 
@@ -210,6 +213,7 @@ class Routed(AsyncCoreCommands):
 
     async def aclose(self) -> None:
         """Close all connections; used again it opens new ones."""
+        self._is_closed = True
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)

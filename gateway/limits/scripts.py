@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.limits.store import Call, Script
 
-__all__ = ["COMMANDS", "Call", "Script", "Scripts", "whole"]
+__all__ = ["COMMANDS", "Call", "Script", "Scripts", "Whole"]
 
 T = TypeVar("T")
 
@@ -36,13 +36,30 @@ class Scripts(Protocol):
         ...
 
 
-async def whole(asking: Coroutine[Any, Any, T]) -> T:
-    """What ``asking`` of Redis returns or raises. Whoever waits for it can be cancelled; the asking then goes on.
+class Whole:
+    """Questions to Redis that end by themselves: who waits for one can be cancelled, and it goes on.
 
     The client may lose a cancellation that reaches it while it talks to the server: whoever was cancelled would go on
     for ever, and whoever waits for that with it.
     """
-    task = asyncio.ensure_future(asking)
-    # Its error is ours to raise, and nobody's where we were cancelled.
-    task.add_done_callback(lambda done: done.cancelled() or done.exception())
-    return await asyncio.shield(task)
+
+    def __init__(self) -> None:
+        self._asking: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, asking: Coroutine[Any, Any, T]) -> T:
+        """What ``asking`` returns or raises."""
+        task = asyncio.ensure_future(asking)
+        self._asking.add(task)
+        task.add_done_callback(self._end)
+        return await asyncio.shield(task)
+
+    def _end(self, task: asyncio.Task[Any]) -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            # Its error was raised to whoever waited, and is nobody's where nobody did.
+            task.exception()
+
+    async def settled(self) -> None:
+        """Return when none is on its way any more."""
+        while self._asking:
+            await asyncio.wait(self._asking)

@@ -188,14 +188,18 @@ class Cluster:
 
     async def look(self) -> None:
         """See ``Topology``."""
-        known = list(dict.fromkeys((*self.servers(), *self._start, *self._ranges.replicas)))
-        asked = random.sample(known, min(ASKED_AT_ONCE, len(known)))
-        found, problems = await first_answers({address: self._ask(address) for address in asked})
-        told = Counter(one for one in found if one.owners)
-        if not told:
-            raise ConnectionError(f"no server tells how the cluster is laid out: {'; '.join(problems)}")
-        self._ranges = told.most_common(1)[0][0]
-        self._corrected = {}
+        problems: list[str] = []
+        # Where those who have something are all away, somebody else may know who took over.
+        for known in (self.servers(), {*self._start, *self._ranges.replicas} - set(self.servers())):
+            asked = random.sample(sorted(known), min(ASKED_AT_ONCE, len(known)))
+            found, wrong = await first_answers({address: self._ask(address) for address in asked})
+            problems += wrong
+            told = Counter(one for one in found if one.owners)
+            if told:
+                self._ranges = told.most_common(1)[0][0]
+                self._corrected = {}
+                return
+        raise ConnectionError(f"no server tells how the cluster is laid out: {'; '.join(problems)}")
 
     async def _ask(self, address: Address) -> Ranges:
         told = await self._server(address).execute_command("CLUSTER", "SLOTS")  # type: ignore[no-untyped-call]

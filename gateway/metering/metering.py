@@ -217,7 +217,7 @@ class Metering:
 
     async def _settle(self) -> None:
         publisher, orphans = self._publisher, self._orphans
-        if publisher is None or orphans is None or not (publisher.waits or orphans.waits):
+        if publisher is None or orphans is None:
             return
         place = await self._look_up()
         publisher.settle(place)

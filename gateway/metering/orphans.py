@@ -43,11 +43,6 @@ class Orphans:
         self._adopted: dict[Path, Adopted] = {}
         self.counts = {"adopted": 0, "removed": 0, "set_aside": 0}
 
-    @property
-    def waits(self) -> bool:
-        """Whether there are some that the ledger may have by now."""
-        return any(one.told is not None for one in self._adopted.values())
-
     def __len__(self) -> int:
         return len(self._adopted)
 

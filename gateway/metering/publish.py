@@ -146,11 +146,6 @@ class Publisher:
 
     # ---- forgetting ----------------------------------------------------------------------------------------------
 
-    @property
-    def waits(self) -> bool:
-        """Whether there are buckets that are over and still kept."""
-        return any(True for _ in self._meter.past())
-
     def settle(self, reached: Reached) -> int:
         """Forget what the ledger has of buckets that are over; how many cells."""
         partition, forgotten = self._partition, 0

@@ -45,11 +45,12 @@ Answer = Callable[[dict[str, Any]], dict[str, Any] | None]
 class Bus:
     """This node's ear and mouth. Without ``run`` it hears nothing and nobody knows of it."""
 
-    def __init__(self, client: Routed) -> None:
+    def __init__(self, client: Routed, *, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self.node = secrets.token_hex(8)
         self.live_nodes = 1
         """How many nodes there were when last looked, this one included; kept while Redis is away."""
         self._client = client
+        self._heartbeat_seconds = heartbeat_seconds
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Queue[Message]] = {}
         self._questions: dict[str, Answer] = {}
@@ -126,7 +127,7 @@ class Bus:
                 # Whoever rang while nobody listened was not heard.
                 call()
             loop = asyncio.get_running_loop()
-            beat_at = loop.time() + HEARTBEAT_SECONDS
+            beat_at = loop.time() + self._heartbeat_seconds
             is_heard = True
             while True:
                 if loop.time() >= beat_at:
@@ -136,7 +137,7 @@ class Bus:
                     # What is asked elsewhere says nothing about this connection: its own answer does.
                     await channels.ping()
                     is_heard = False
-                    beat_at = loop.time() + HEARTBEAT_SECONDS
+                    beat_at = loop.time() + self._heartbeat_seconds
                 heard = await channels.get_message(timeout=max(0.01, beat_at - loop.time()))
                 if heard is None:
                     continue

@@ -121,12 +121,13 @@ def _hot_path_us(pace: Pace) -> float:
 
 
 async def _light_tenants(here: Node, seconds: float) -> tuple[float, float, float]:
-    """The share of a core that they cost; questions and round trips a second."""
+    """The share of a core that they cost, less what drives them; questions and round trips a second."""
     under = plan(records_per_second={"rate": 50, "burst": 50}, bytes_per_second={"rate": 65_536, "burst": 65_536})
+    driving = await _drive([], seconds / 2)
     readers = [_reader(here, under, f"tenant-{number}") for number in range(TENANTS)]
     await _drive(readers, 2 * USED_EVERY_SECONDS)
     asked, called = here.limiter.exchanges, here.store.calls
-    share = await _drive(readers, seconds)
+    share = await _drive(readers, seconds) - driving
     return share, (here.limiter.exchanges - asked) / seconds, (here.store.calls - called) / seconds
 
 

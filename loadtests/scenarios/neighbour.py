@@ -85,7 +85,7 @@ class Got:
 
 def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
     """Turns with the neighbour between turns without it; each p99 beside the mean of those before and after it."""
-    seconds, rounds = (8, 1) if quick else (15, 9)
+    seconds, rounds = (8, 1) if quick else (15, 7)
     stamped = Stamped()
     others = [f"tenant-{number}" for number in range(TENANTS)]
     with contextlib.ExitStack() as stack:
