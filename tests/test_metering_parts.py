@@ -309,7 +309,9 @@ async def test_a_process_killed_while_it_makes_its_slab_leaves_nothing_that_coun
     assert [path.name[-10:] for path in directory.iterdir()] == [".slab.part"]
     (directory / f"{uuid4()}.slab").write_bytes(b"foreign")
     async with metering(kafka.bootstrap, directory, sqlite, f"usage-{uuid4()}") as one:
-        await eventually(lambda: _is(lambda: dict(one.status().orphans) == {"adopted": 0, "removed": 0, "set_aside": 1}))
+        await eventually(
+            lambda: _is(lambda: dict(one.status().orphans) == {"adopted": 0, "removed": 0, "set_aside": 1})
+        )
         await eventually(lambda: _is(lambda: not list(directory.glob("*.part"))))
         assert len(list(directory.glob("*.aside"))) == 1
         assert one.status().trouble is None
@@ -331,3 +333,16 @@ async def test_a_process_killed_between_kafka_and_the_ledger_is_billed_once(
 
 async def _is(condition: Callable[[], bool]) -> bool:
     return condition()
+
+
+async def test_a_mock_cluster_that_is_another_one_is_read_from_its_beginning(sqlite: Database, tmp_path: Path) -> None:
+    ledger = Ledger(sqlite)
+    for life, records in enumerate((4, 9)):
+        try:
+            mock = Mock()
+        except ImportError as missing:
+            pytest.skip(f"left out: {missing}")
+        async with metering(mock.bootstrap, tmp_path / "m", sqlite, "gateway.usage") as one:
+            one.meter.begin(grant(), transport="sse").add(records, 40, 4)
+            await eventually(says(ledger, 4 if life == 0 else 13))
+            assert await one.drain(within_seconds=20)

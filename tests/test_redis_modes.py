@@ -68,7 +68,7 @@ HELD = {
 FEW = {"requests_per_second": {"rate": 0.01, "burst": 10}}
 TWO = {"connections": 2}
 QUOTA = {"records_per_day": 60}
-PLANS = {"held": HELD, "few": FEW, "two": TWO, "quota": QUOTA}
+PLANS: dict[str, dict[str, Any]] = {"held": HELD, "few": FEW, "two": TWO, "quota": QUOTA}
 
 
 async def deployment(kafka: Kafka, folder: Path, redis: dict[str, Any]) -> tuple[Deployment, str]:

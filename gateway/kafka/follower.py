@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from gateway.kafka.cluster import KafkaCluster, doubt_about, fetching_failure, stop_consumer
 from gateway.kafka.offsets import Offsets
@@ -15,7 +16,8 @@ _FETCH_BYTES: Final = 2 << 20
 
 
 class Extent(NamedTuple):
-    """A topic as it is: Kafka's id of it (empty where it has none) and each partition's first and next offset."""
+    """A topic as it is: Kafka's id of it (its cluster's, where topics have none) and each partition's first and next
+    offset."""
 
     topic_id: str
     earliest: dict[int, int]
@@ -35,6 +37,9 @@ class Follower:
     async def extent(self) -> Extent:
         """How the topic is now. Raises TopicMissing, KafkaUnavailable."""
         topic_id = await self._offsets.topic_id(self._topic)
+        if topic_id is None:
+            told = await self._cluster.ask(MetadataRequest([], allow_auto_topic_creation=False))
+            topic_id = told.cluster_id
         earliest, latest = await self._offsets.bounds(self._topic)
         return Extent(topic_id or "", dict(enumerate(earliest)), dict(enumerate(latest)))
 

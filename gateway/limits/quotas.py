@@ -24,6 +24,7 @@ KEEP_SECONDS: Final = 2.0
 READY_SECONDS: Final = 0.5
 """How long the first answer of a quota is waited for where a read begins; later the read waits for it."""
 
+CLOSE_SECONDS: Final = 2.0
 RECHECK_SECONDS: Final = 5.0
 """How often a quota that is used up is asked for again, where reads come: another node may have given back."""
 
@@ -294,12 +295,14 @@ class Quotas:
             await asyncio.wait([self._asking])
 
     async def close(self) -> None:
-        """Give back what is left, so that nothing of a quota is lost with this process."""
+        """Give back what is left, so that nothing of a quota is lost with this process; but not at any price."""
         self._is_closed = True
-        await self.settled()
-        now = self._clock.monotonic()
-        known = [share for share in self._shares.values() if share.is_known]
-        if known:
-            await self._ask_for(known, now, is_last=True)
-            with contextlib.suppress(Unavailable):
-                await self._keep()
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self.settled()
+                known = [share for share in self._shares.values() if share.is_known]
+                if known:
+                    await self._ask_for(known, self._clock.monotonic(), is_last=True)
+                    await self._keep()
+        except (TimeoutError, Unavailable) as error:
+            log.warning("what was borrowed of quotas is not given back, and counts as used: %s", error or "no answer")

@@ -8,16 +8,9 @@ from typing import Any, Protocol, TypeVar
 
 from gateway.limits.store import Call, Script
 
-__all__ = ["COMMANDS", "Call", "Script", "Scripts", "Whole"]
+__all__ = ["Call", "Script", "Scripts", "Whole"]
 
 T = TypeVar("T")
-
-COMMANDS = (
-    *("EVALSHA", "EVAL", "TIME", "EXISTS", "PEXPIRE", "GET", "SET"),
-    *("ZADD", "ZREM", "ZREMRANGEBYSCORE", "ZCARD", "ZCOUNT", "ZRANGE"),
-    *("HGETALL", "HGET", "HSET", "HEXISTS"),
-)
-"""What seats and quotas ask of Redis, for the user's ACL: on ``~gateway:limits:*``."""
 
 
 class Scripts(Protocol):

@@ -21,6 +21,7 @@ ASK_SECONDS: Final = 1.5
 GATHER_SECONDS: Final = 0.25
 """What comes within it is one transaction."""
 
+PATIENCE_SECONDS: Final = 10.0
 MESSAGES_AT_ONCE: Final = 2000
 LOOK_SECONDS: Final = 10.0
 _READ_MS: Final = 500
@@ -61,7 +62,8 @@ class Follower(Protocol):
 
 
 class CollectorStatus(NamedTuple):
-    """``lag``: messages between the ledger and the topic's end, as last seen; None: another process knows."""
+    """``lag``: messages between the ledger and the topic's end, as last seen; None: another process knows. ``trouble``
+    is what has kept it from reading for a while."""
 
     is_leader: bool
     merged: int
@@ -86,10 +88,14 @@ class Collector:
         self._refused = 0
         self._lag: int | None = None
         self._trouble: str | None = None
+        self._well_at = clock.monotonic()
 
     def status(self) -> CollectorStatus:
         """For health and metrics."""
-        return CollectorStatus(self._is_leader, self._merged, self._refused, self._lag, self._trouble)
+        # What a start or a change of leaders brings passes by itself.
+        is_told = self._clock.monotonic() - self._well_at > PATIENCE_SECONDS
+        trouble = self._trouble if is_told else None
+        return CollectorStatus(self._is_leader, self._merged, self._refused, self._lag, trouble)
 
     async def run(self) -> None:
         """Take the lease whenever it is free, and read on from where the ledger is; until cancelled."""
@@ -98,7 +104,7 @@ class Collector:
                 self._is_leader = await self._run(self._ledger.take_lease, self._holder, seconds=LEASE_SECONDS)
                 if self._is_leader:
                     await self._follow()
-                self._trouble = None
+                self._be_well()
             except LeaseLost:
                 self._is_leader = False
             except FromTheFuture as fault:
@@ -112,6 +118,9 @@ class Collector:
                 self._trouble = f"{type(fault).__name__}: {fault}"
                 _log.exception("usage could not be taken into the ledger; it is tried again")
             await asyncio.sleep(ASK_SECONDS)
+
+    def _be_well(self) -> None:
+        self._trouble, self._well_at = None, self._clock.monotonic()
 
     async def close(self) -> None:
         """Let another process do it at once."""
@@ -137,7 +146,7 @@ class Collector:
                 if values:
                     positions |= after
                     self._merged += await self._run(self._take_in, values, place._replace(positions=after))
-                    self._trouble = None
+                self._be_well()
                 if now - renewed_at >= RENEW_SECONDS:
                     renewed_at = now
                     if not await self._run(self._ledger.take_lease, self._holder, seconds=LEASE_SECONDS):

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from loadtests.machine import cpu_seconds
 from loadtests.pester import CONNECTIONS
-from loadtests.readers import Readers
+from loadtests.readers import Readers, WrongDelivery
 from loadtests.source import value
 from loadtests.stage import STREAM, Stage, stage
 from loadtests.table import Row, median, percentile, spread
@@ -27,6 +27,10 @@ READERS: Final = 100
 TENANTS: Final = 10
 WARM_UP_RECORDS: Final = 100
 MOST: Final = 1.15
+REFILL_SECONDS: Final = 7
+"""After it the burst of requests is there again, with which all streams open."""
+
+_PATIENCE_SECONDS: Final = 60
 
 TIMES: Final = 20
 """By how much the neighbour asks for more than it may."""
@@ -144,9 +148,8 @@ def _neighbour(ready: Stage, got: Got) -> Iterator[None]:
     token = ready.deployment.token(client(NEIGHBOUR))
     target = f"/v1/streams/{STREAM}/records?from=earliest&limit=1000&wait=0"
     command = [sys.executable, "-m", "loadtests.pester", str(ready.port), str(TIMES * REQUESTS), target, token]
-    theirs = Stage(ready.deployment, ready.gateway, ready.source, [token])
-    with theirs.readers(STREAMS, pause_us=1000) as streams:
-        streams.wait_open()
+    with contextlib.ExitStack() as stack:
+        streams = _open(Stage(ready.deployment, ready.gateway, ready.source, [token]), stack)
         with subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, preexec_fn=die_with_parent
         ) as pester:
@@ -159,6 +162,23 @@ def _neighbour(ready: Stage, got: Got) -> Iterator[None]:
             told, _ = pester.communicate(timeout=60)
             for status, count in json.loads(told).items():
                 got.statuses[status] = got.statuses.get(status, 0) + count
+
+
+def _open(theirs: Stage, stack: contextlib.ExitStack) -> Readers:
+    """All streams, as soon as they are let in: after a moment without Redis the node lets them ask for less."""
+    deadline = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        with contextlib.ExitStack() as opening:
+            streams = opening.enter_context(theirs.readers(STREAMS, pause_us=1000))
+            try:
+                streams.wait_open()
+            except WrongDelivery:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(REFILL_SECONDS)
+                continue
+            stack.enter_context(opening.pop_all())
+            return streams
 
 
 def _rows(alone: Heard, beside: Heard, got: Got) -> list[Row]:
