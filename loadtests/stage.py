@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import re
 import socket
+import subprocess
+import sys
 import tempfile
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +25,9 @@ from tests.parts.gateway import Deployment, GatewayProcess, contract
 from tests.parts.kafka import KafkaBroker, broker
 
 TOKENS = 200
+TENANTS_AT_ONCE = 2000
+"""So many fit into a catalog file, which may have a megabyte."""
+
 STREAM = "flights"
 
 
@@ -112,17 +118,20 @@ def stage(
     asyncio.run(running.create_topic(topic, partitions))
     with on_core(CLIENT_CORE):
         source = Source(running.bootstrap, topic, partitions=partitions, linger_ms=linger_ms, payload=payload)
+    first, *others = _pieces(catalog)
     with tempfile.TemporaryDirectory(prefix="loadtest-") as directory:
         deployment = Deployment(
             Path(directory),
             running.bootstrap,
             [contract(STREAM, topic, partitions=partitions, **(exposed or {}))],
-            catalog=catalog,
+            catalog=first,
             settings=({"stream": stream} if stream else {})
             | ({"http": _certificate(Path(directory))} if tls else {})
             | ({"redis": {"url": redis_url}} if redis_url else {})
             | dict(settings or {}),
         )
+        for piece in others:
+            _apply(deployment, piece)
         tokens = [deployment.token(clients[at % len(clients)]) for at in range(max(TOKENS, len(clients)))]
         process = GatewayProcess(deployment, "a")
         with on_core(SERVER_CORE):
@@ -131,6 +140,26 @@ def stage(
             yield Stage(deployment, process, source, tokens)
         finally:
             process.stop()
+
+
+def _pieces(catalog: Mapping[str, Any] | None) -> list[Mapping[str, Any] | None]:
+    """The catalog in files that are not too large: each with everything but tenants, and some of those."""
+    tenants = [] if catalog is None else catalog["tenants"]
+    if catalog is None or len(tenants) <= TENANTS_AT_ONCE:
+        return [catalog]
+    starts = range(0, len(tenants), TENANTS_AT_ONCE)
+    return [{**catalog, "tenants": tenants[start : start + TENANTS_AT_ONCE]} for start in starts]
+
+
+def _apply(deployment: Deployment, catalog: Mapping[str, Any] | None) -> None:
+    """Add to the deployment's catalog."""
+    file = deployment.directory / "more.yaml"
+    # JSON is YAML, but for dates.
+    file.write_text(json.dumps(catalog).replace('"2020-01-01"', "2020-01-01"))
+    command = [sys.executable, "-m", "gateway", "apply", *deployment.options("apply"), str(file)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stdout + done.stderr)
 
 
 def _certificate(directory: Path) -> dict[str, Any]:

@@ -45,21 +45,30 @@ class QuotaPace:
         """Records that may be sent now; 0: ``wait``. Raises QuotaExceeded where a quota is used up."""
         self._lacking = None
         room = PLENTY if self._rates is None else self._rates.room(replayed=replayed)
-        return self._within(self._records, room)
+        for share in self._records:
+            # Looked at and not asked: every write of every read comes by here.
+            left = share.in_hand
+            if left <= 0:
+                return self._without(share)
+            if left < room:
+                room = left
+        return room
 
     def bytes_room(self) -> int:
         """Bytes of data that may be sent now; of what is above 0 one record may take more."""
         room = PLENTY if self._rates is None else self._rates.bytes_room()
-        return self._within(self._data_bytes, room)
-
-    def _within(self, shares: list[Share], room: int) -> int:
-        for share in shares:
-            left = share.left()
+        for share in self._data_bytes:
+            left = share.in_hand
             if left <= 0:
-                self._lacking = share
-                return 0
-            room = min(room, left)
+                return self._without(share)
+            if left < room:
+                room = left
         return room
+
+    def _without(self, share: Share) -> int:
+        share.left()
+        self._lacking = share
+        return 0
 
     def spend(self, records: int, replayed: int, data_bytes: int) -> None:
         """So much was sent."""

@@ -20,6 +20,8 @@ from gateway.metering.publish import Publisher
 from gateway.metering.slab import Slab
 from gateway.metering.totals import VERSION, CellTotals, Totals, decode, encode
 from gateway.server.loop import settle_collector
+from loadtests.machine import cpu_seconds
+from loadtests.stage import Stage, stage
 from loadtests.table import Row, median, spread
 from tests.parts.kafka import KafkaBroker
 from tests.parts.metering import grant
@@ -37,6 +39,13 @@ MESSAGES = 20_000
 BATCH = 2000
 LEDGER_BAR = 5000
 
+READERS = 500
+PER_SECOND = 50
+WARM_UP_RECORDS = 25
+RECORDS = 150
+TURNS = 8
+DELIVERY_BAR = 1.05
+
 
 def run(broker: KafkaBroker, *, quick: bool) -> list[Row]:
     """Counting, publishing, and both ledgers."""
@@ -49,6 +58,7 @@ def run(broker: KafkaBroker, *, quick: bool) -> list[Row]:
         rows.append(_ledger("SQLite", f"sqlite:///{directory}/ledger.db", messages))
         with server() as postgres:
             rows.append(_ledger("Postgres", postgres.create_database(), messages))
+    rows.append(_deliveries(broker, records=25 if quick else RECORDS, rounds=1 if quick else TURNS))
     return rows
 
 
@@ -88,7 +98,7 @@ async def _publish(directory: Path, bootstrap: str, *, passes: int) -> Row:
     met = median(shares) <= PUBLISH_BAR
     return Row(
         f"{TENANTS} tenants with news published each second: share of a core",
-        spread(shares),
+        spread(shares, digits=4),
         f"≤ {PUBLISH_BAR}",
         met=met,
     )
@@ -130,3 +140,36 @@ def _seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
+
+
+def _deliveries(running: KafkaBroker, *, records: int, rounds: int) -> Row:
+    """Two gateways that differ in metering alone, by turns."""
+    ratios = []
+    off = {"metering": {"enabled": False}}
+    on = {"metering": {"topic": f"usage-{uuid4()}"}}
+    with stage(running, "unmetered", settings=off) as without, stage(running, "metered", settings=on) as with_it:
+        for number in range(rounds + 1):
+            # Every second round the other way round: what follows what must not matter.
+            order = (without, with_it) if number % 2 else (with_it, without)
+            found = {one is with_it: _each_us(one, records) for one in order}
+            print(f"metering: {found[False]:.2f} µs without, {found[True]:.2f} µs with", flush=True)
+            if number:
+                # The first one warms both up.
+                ratios.append(found[True] / found[False])
+    met = median(ratios) <= DELIVERY_BAR
+    return Row(f"a delivery to {READERS} SSE readers, metered ÷ not", spread(ratios), f"≤ {DELIVERY_BAR}", met=met)
+
+
+def _each_us(ready: Stage, records: int) -> float:
+    """CPU time of the gateway for a delivery, records coming one at a time."""
+    with ready.readers(READERS, pause_us=1000) as readers:
+        readers.wait_open()
+
+        def send(count: int) -> None:
+            ready.source.send_paced(count, per_second=PER_SECOND)
+            readers.wait_for(ready.source.vector)
+
+        send(WARM_UP_RECORDS)
+        before = cpu_seconds(ready.pid)
+        send(records)
+        return (cpu_seconds(ready.pid) - before) / records / READERS * 1e6

@@ -49,7 +49,7 @@ def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
     """One tenant at several rates, then very many with little each."""
     busy = _busy(running, seconds=3 if quick else 10)
     tenants = TENANTS // 10 if quick else TENANTS
-    return busy + _light(running, tenants=tenants, rounds=1 if quick else 7, times=1 if quick else 2)
+    return busy + _light(running, tenants=tenants, rounds=1 if quick else 5, times=1 if quick else 2)
 
 
 def _busy(running: KafkaBroker, *, seconds: float) -> list[Row]:
