@@ -18,7 +18,7 @@ RENEW_SECONDS: Final = 1.5
 ASK_SECONDS: Final = 1.5
 """The lease outlives three renewals that failed; another process has it within 10 seconds after a crash."""
 
-GATHER_SECONDS: Final = 0.25
+GATHER_SECONDS: Final = 1.0
 """What comes within it is one transaction."""
 
 PATIENCE_SECONDS: Final = 10.0
@@ -146,6 +146,7 @@ class Collector:
                 if values:
                     positions |= after
                     self._merged += await self._run(self._take_in, values, place._replace(positions=after))
+                    renewed_at = now
                 self._be_well()
                 if now - renewed_at >= RENEW_SECONDS:
                     renewed_at = now
@@ -186,5 +187,5 @@ class Collector:
                 if not self._refused:
                     _log.warning("topic %s holds what is no usage, and it is passed over: %s", self._topic, fault)
                 self._refused += 1
-        self._ledger.merge(messages, place, holder=self._holder)
+        self._ledger.merge(messages, place, holder=self._holder, lease_seconds=LEASE_SECONDS)
         return len(messages)

@@ -71,16 +71,23 @@ class Ledger:
 
     # ---- what comes in -------------------------------------------------------------------------------------------
 
-    def merge(self, messages: Iterable[Message], place: Place | None = None, *, holder: str | None = None) -> None:
+    def merge(
+        self,
+        messages: Iterable[Message],
+        place: Place | None = None,
+        *,
+        holder: str | None = None,
+        lease_seconds: float = 0,
+    ) -> None:
         """Take messages in, and how far the topic was read with them: both or, after a crash, neither.
 
-        ``holder``: only while it has the lease. Raises LeaseLost.
+        ``holder``: only while it has the lease, which is good for ``lease_seconds`` from then on. Raises LeaseLost.
         """
         cells, words, latest = _larger_of(messages)
         begins = {source: bucket for source, _, bucket in sorted(cells, key=lambda place: -place[2])}
         lines, sources = dict(self._lines), dict(self._sources)
         with self._writing() as connection:
-            rolled_until = self._locked(connection, holder)
+            rolled_until = self._locked(connection, holder, lease_seconds)
             self._find_sources(connection, latest, begins, sources)
             self._find_lines(connection, {line for _, line, _ in cells}, lines)
             rows = [
@@ -97,13 +104,17 @@ class Ledger:
         # Not before the commit: what was rolled back has no number.
         self._lines, self._sources = lines, sources
 
-    def _locked(self, connection: sa.Connection, holder: str | None) -> int:
+    def _locked(self, connection: sa.Connection, holder: str | None, lease_seconds: float = 0) -> int:
         """Writers one after the other, which also keeps them from deadlocks; the end of what is rolled up."""
-        wanted = sa.select(STATE.c.holder, STATE.c.rolled_until).where(STATE.c.id == 1)
-        found = connection.execute(wanted.with_for_update() if self._is_postgres else wanted).one()
-        if holder is not None and found.holder != holder:
-            raise LeaseLost(found.holder)
-        return int(found.rolled_until)
+        if holder is None:
+            wanted = sa.select(STATE.c.rolled_until).where(STATE.c.id == 1)
+            return int(connection.execute(wanted.with_for_update() if self._is_postgres else wanted).scalar_one())
+        until = self._larger(STATE.c.until, self._now + lease_seconds)
+        mine = STATE.update().where(STATE.c.id == 1, STATE.c.holder == holder).values(until=until)
+        found = connection.execute(mine.returning(STATE.c.rolled_until)).scalar()
+        if found is None:
+            raise LeaseLost(holder)
+        return int(found)
 
     def _write_cells(self, connection: sa.Connection, rows: list[tuple[Any, ...]]) -> None:
         if not self._is_postgres:
