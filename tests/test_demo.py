@@ -188,11 +188,12 @@ def test_globex_has_earthquakes_and_no_flights(running: Demo) -> None:
 
 def test_the_page_is_short_and_each_of_its_lines_works_pasted_alone(running: Demo, tmp_path: Path) -> None:
     page = running.output.read_text().partition("good for 24 hours)")[0]
-    assert len(page.splitlines()) <= 30
+    assert len(page.splitlines()) <= 40
     commands = [
         line for line in re.findall(r"^  (\S*(?:curl|gateway) .*)$", page, re.MULTILINE) if "CURSOR" not in line
     ]
     expected = ['"place"', '"place"', '"place"', '"place"', '"origin":"ORD"', '"flights"']
+    expected += ['"records_per_second"', "from,to,stream,", '"DRAFT"', '"statements"']
     assert len(commands) == len(expected)
     for command, text in zip(commands, expected, strict=True):
         first_lines(command, text, cwd=tmp_path)

@@ -114,7 +114,7 @@ async def test_kills_under_load_cost_a_batch_of_each_read_at_most(kafka: Kafka, 
         partner = Partner(process.base_url, deployment.token())
         reads = [asyncio.create_task(read(partner, protocol)) for protocol in ("sse", "ws", "ndjson", "sse")]
         before = received[0]
-        await eventually(lambda before=before: _true(received[0] > before + 2 * BATCH))  # type: ignore[misc]
+        await eventually(lambda before=before: _true(received[0] > before + 2 * BATCH))
         await asyncio.sleep(chance.random())
         await asyncio.to_thread(process.kill)
         await asyncio.gather(*reads)
@@ -124,7 +124,7 @@ async def test_kills_under_load_cost_a_batch_of_each_read_at_most(kafka: Kafka, 
         process = GatewayProcess(deployment, f"node-{number}")
         await asyncio.to_thread(process.start)
         directory = tmp_path / "d" / f"data-node-{number}" / "metering"
-        await eventually(lambda directory=directory: _true(len(list(directory.glob("*.slab"))) == 1))  # type: ignore[misc]
+        await eventually(lambda directory=directory: _true(len(list(directory.glob("*.slab"))) == 1))
         await asyncio.to_thread(process.stop)
     found = total(ledger)
     billed = found["records"] + found["replayed_records"]

@@ -120,9 +120,7 @@ def _light(running: KafkaBroker, *, tenants: int, rounds: int, times: int) -> li
             one = stages[name] = stack.enter_context(
                 _limited(running, f"tenants-{name}", redis, catalog, names, payload=records, exposed=EXPOSED)
             )
-            readers[name] = stack.enter_context(
-                one.readers(tenants, query=queries, first=[0], pause_us=1000, opens_per_second=1000)
-            )
+            readers[name] = stack.enter_context(one.readers(tenants, query=queries, first=[0], pause_us=1000))
             readers[name].wait_open()
         for number in range(-1, rounds):
             # Every second round the other way round: what follows what must not matter.

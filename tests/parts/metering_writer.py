@@ -18,7 +18,7 @@ from tests.parts.metering import grant
 def main() -> None:
     directory, options = Path(sys.argv[1]), sys.argv[2:]
     if options[:1] == ["--die-in-creation"]:
-        Path.rename = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,method-assign]
+        Path.rename = lambda self, target: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment,method-assign,return-value]
     slab = Slab.create(directory, source=uuid4(), now=SystemClock().now())
     meter = Meter(slab, clock=SystemClock())
     reads = [meter.begin(grant(f"tenant-{number}"), transport="sse") for number in range(5)]
