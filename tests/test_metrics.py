@@ -19,7 +19,15 @@ from gateway.counters import UNKNOWN, Counters, Distribution, Total
 from gateway.observability.health import Check, Health, Level, Status
 from gateway.observability.metrics import Metrics
 from gateway.observability.tenants import TenantLabels
-from gateway.status import EngineStatus, MemoryStatus, ReplayStatus, StreamPlace, TopicStatus
+from gateway.status import (
+    EngineStatus,
+    MemoryStatus,
+    MeteringStatus,
+    ReplayStatus,
+    StreamPlace,
+    TopicStatus,
+    UpkeepStatus,
+)
 
 DOCUMENT = Path(__file__).parent.parent / "docs/reference/metrics.md"
 
@@ -66,7 +74,14 @@ def filled() -> Metrics:
         spans={"exported": 5, "dropped": 0},
     )
     health = Health([Check("kafka", required=True, status=lambda: Status("ok"))])
-    return Metrics(counters, version="1.2.3", engine=lambda: engine, health=health)
+    return Metrics(
+        counters,
+        version="1.2.3",
+        engine=lambda: engine,
+        health=health,
+        metering=lambda: MeteringStatus(unpublished_seconds=0.5, lag=3),
+        upkeep=lambda: UpkeepStatus(drifts=0),
+    )
 
 
 def test_counts_show_at_the_next_scrape() -> None:
