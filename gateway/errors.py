@@ -432,11 +432,11 @@ class TooManyConnections(RateLimited):
 
 
 class QuotaExceeded(RateLimited):
-    """What the plan gives for the day or month is used up."""
+    """What the plan gives for the day or month is used up, or what the tenant may spend in it."""
 
     code = "quota_exceeded"
     title = "Quota used up"
-    action = "Come back when the period is over, with the last cursor; or ask the provider for another plan."
+    action = "Come back when the period is over, with the last cursor; or ask the provider for more."
 
 
 class TooManyViews(RateLimited):

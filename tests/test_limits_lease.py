@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from redis.asyncio import Redis
 
+from gateway.limits.account import Account
 from gateway.limits.pace import Pace
 from gateway.limits.store import account_key, tenant_tag
 from tests.parts.limits import Node, Read, grant, node, overload, plan, windows
@@ -58,6 +59,22 @@ class Woken:
 
     def wake(self) -> None:
         self.times += 1
+
+
+class Lender:
+    """Somebody to borrow from, who is there or not as the test says, and never answers."""
+
+    is_away = False
+
+    def now_us(self) -> int:
+        return 1_000_000
+
+    def nodes(self) -> int:
+        return 2
+
+    def ask(self, account: Account, *, urgent: bool) -> None: ...
+
+    def report_later(self, account: Account) -> None: ...
 
 
 # ---- one read --------------------------------------------------------------------------------------------------------
@@ -228,6 +245,20 @@ async def test_a_plan_that_changes_holds_for_reads_that_begin_after_it(here: Nod
     fast.wake()
     await until(lambda: fast.records >= 1000)
     fast.close()
+
+
+def test_a_plan_that_changes_after_an_outage_leaves_none_of_its_limits_alone() -> None:
+    lender = Lender()
+    account = Account(lender, "key", tenant="acme", plan="pro")
+    names = ("requests_per_second", "records_per_second")
+    lender.is_away = True
+    assert all(account.lease(name, name, (10, 10)).is_alone for name in names)
+    lender.is_away = False
+    # The first of them is made anew by the change, and looks as it should at once.
+    account.lease(names[0], names[0], (20, 20))
+    account.mark()
+    account.close()
+    assert [lease.is_alone for lease in account.leases.values()] == [False, False]
 
 
 # ---- requests --------------------------------------------------------------------------------------------------------

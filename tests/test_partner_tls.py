@@ -117,7 +117,7 @@ async def test_a_renewed_certificate_is_for_new_connections_and_a_bad_one_refuse
         await secured.reload("reloaded")
         assert await asyncio.to_thread(secured.shown) == secured.on_disk() != first
         assert await title(secured) == "Renamed"
-        assert secured.gateway.readiness()[1]["status"] == "ready"
+        await eventually(lambda: secured.gateway.readiness()[1]["status"] == "ready")
         await secured.say_on(streams)
 
 

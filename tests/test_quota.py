@@ -100,6 +100,21 @@ def test_what_is_used_up_is_refused_with_the_moment_at_which_there_is_more() -> 
     assert one.left() == 1
 
 
+def test_what_was_used_stays_used_when_the_tenant_moves_to_another_zone() -> None:
+    clock = ManualClock(now=moment("2026-11-23T12:00:00"))
+    one = share(100, clock=clock, name="records_per_month")
+    one.take(one.ask(nodes=1, now=0), Told(100, 0, 0), now=0)
+    one.spend(30)
+    one.renew(100, ZoneInfo("America/New_York"))
+    assert (one.used, one.left()) == (30, 70)
+    assert one.period.ends_at == moment("2026-12-01T00:00:00", "America/New_York")
+    clock.advance(one.period.ends_at - clock.now() - 1)
+    assert not one.turn()
+    clock.advance(1)
+    assert one.turn()
+    assert one.used == 0
+
+
 def test_nobody_is_told_that_a_quota_is_over_while_another_node_may_still_give_back() -> None:
     one = share(5)
     one.take(one.ask(nodes=2, now=0), Told(0, 5, 2), now=0)

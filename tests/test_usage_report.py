@@ -138,6 +138,8 @@ def test_the_end_may_lie_ahead_and_the_beginning_long_ago() -> None:
     assert ask(from_="2027-01-01T00:00:00Z").end == at("2027-01-02T00:00:00Z")
     assert ask(to="2026-09-15T00:00:00Z").start == at("2026-09-01T00:00:00Z")
     assert ask(to="2026-09-01T00:00:00Z").start == at("2026-08-01T00:00:00Z")
+    # What has not begun holds nothing: without a beginning it is this month.
+    assert ask(to="2027-09-01T00:00:00Z").start == at("2026-11-01T00:00:00Z")
 
 
 def test_a_plus_that_arrived_as_a_space_is_understood() -> None:

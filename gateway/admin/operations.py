@@ -125,7 +125,7 @@ class Operations:
         """Who asks, as a name for logs. Raises Unauthorized."""
         sent = request.headers.getlist("authorization")
         if len(sent) != 1:
-            raise TokenMissing("The request holds no admin token.")
+            raise TokenMissing("The request holds no admin token: one of the setting admin.tokens opens /admin/.")
         token = parse_bearer(sent[0]).encode()
         # All are compared, whichever fits: the time tells nothing.
         fits = [hmac.compare_digest(token, one) for one in self._tokens]

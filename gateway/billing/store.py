@@ -114,7 +114,7 @@ class StatementStore:
         with self._reading() as connection:
             row = connection.execute(query).mappings().first()
         if row is None:
-            raise StatementNotFound
+            raise StatementNotFound("There is no statement of this number or id that you may know of.")
         return _kept(row)
 
     def peek(self, statement: str) -> Kept | None:

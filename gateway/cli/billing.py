@@ -84,8 +84,14 @@ def close(
     Example:
       gateway billing close --tenant acme --period 2026-10
     """
+    from gateway.billing.period import Period
     from gateway.cli.usage import tell_progress
 
+    if period is not None:
+        try:
+            Period.parse(period, zone="UTC")
+        except ValueError as error:
+            raise ConfigurationProblems([f"--period {error}"]) from None
     with _statements(config, assignments) as (statements, now):
         _check_tenant(statements, tenant)
         for source in lost:
@@ -374,9 +380,11 @@ def _show_one(kept: Kept) -> None:
     for name, value in page.facts:
         click.echo(f"{name}: {value}")
     click.echo()
-    lines = [
-        [row.name, row.unit, row.used, row.included, row.billable, row.unit_price, row.amount] for row in page.rows
-    ]
+    lines: list[list[str]] = []
+    for row in page.rows:
+        lines.append([row.name, row.unit, row.used, row.included, row.billable, row.unit_price, row.amount])
+        # What the other forms say below a line's name: which of two base fees is that of the month to come.
+        lines += [[f"  {note}", *[""] * 6] for note in row.notes]
     lines += [[name, "", "", "", "", "", value] for name, value in (*page.sums, page.due)]
     print_table(["line", "unit", "used", "included", "billable", "unit price", "amount"], lines, numbers=5)
     for note in page.notes:

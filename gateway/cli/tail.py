@@ -86,6 +86,8 @@ def tail(
         reading.say("stopped")
     except StreamRefused as refusal:
         reading.say_refusal(refusal)
+        if not token:
+            reading.say("no token was given; set GATEWAY_TOKEN, or --token")
         ctx.exit(1)
     except StreamInterrupted as interruption:
         reading.say(interruption.reason)
@@ -137,7 +139,7 @@ class Reading:
             self.say(f"go on with --cursor {self._cursor}")
 
     def _say_wait(self, interruption: StreamInterrupted, seconds: float) -> None:
-        self.say(f"{interruption.reason}; trying again in {seconds:.1f} s")
+        self.say(f"{interruption.reason.rstrip('.')}; trying again in {_span(seconds)}")
 
 
 def record_line(event: Event, *, output: str) -> str:
@@ -186,10 +188,18 @@ def printable(text: str) -> str:
     return _UNPRINTABLE.sub(" ", text)
 
 
+def _span(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.1f} s"
+    minutes, hours = round(seconds / 60), round(seconds / 3600)
+    return f"{minutes} minutes" if minutes < 120 else f"{hours} hours" if hours < 48 else f"{round(hours / 24)} days"
+
+
 def _listed(data: Any) -> str:
     if not isinstance(data, dict):
         return str(data)
-    return ", ".join(f"{name} {value}" for name, value in data.items() if name not in ("type", "cursor"))
+    shown = {name: value for name, value in data.items() if name not in ("type", "cursor") and value is not None}
+    return ", ".join(f"{name} {value}" for name, value in shown.items())
 
 
 def _word(text: str) -> str:

@@ -231,6 +231,8 @@ def audit(
     from gateway.metering.audit_store import AuditStore
     from gateway.metering.report import csv_lines
 
+    if not _FIRST_YEAR <= day.year <= _LAST_YEAR:
+        raise ConfigurationProblems([f"--day {day.date()}: a day of the years {_FIRST_YEAR} to {_LAST_YEAR} is needed"])
     with books(config, assignments) as found:
         found.check_tenant(tenant)
         zone = found.zone(tenant)
@@ -250,6 +252,7 @@ def audit(
             )
 
 
+_FIRST_YEAR, _LAST_YEAR = 1971, 9998
 _AUDIT_MEMBERS: Final = (
     "began",
     "ended",

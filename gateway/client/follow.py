@@ -15,6 +15,7 @@ from gateway.client.request import StreamRequest
 BASE_SECONDS: Final = 1.0
 LEAST_BASE_SECONDS: Final = 0.1
 CAP_SECONDS: Final = 30.0
+MOST_SPREAD_SECONDS: Final = 30.0
 
 _PROGRESS: Final = frozenset({"record", "checkpoint", "gap"})
 
@@ -41,7 +42,8 @@ class Backoff:
     def next_delay(self, *, told_ms: int | None, retry_ms: int | None) -> float:
         """Seconds. ``told_ms``: not sooner than this; ``retry_ms``: the usual time, doubled with every failure.
 
-        Told a time, a first failure waits it and up to a quarter more; told none, it waits half to all of the usual.
+        Told a time, a first failure waits it and up to a quarter more, half a minute at most; told none, it waits half
+        to all of the usual.
         """
         base = self._base_seconds if retry_ms is None else max(LEAST_BASE_SECONDS, retry_ms / 1000)
         grown = min(max(self._cap_seconds, base), base * 2 ** min(self._failures, 30))
@@ -49,7 +51,8 @@ class Backoff:
         self._failures += 1
         if told_ms is None:
             return own
-        told = told_ms / 1000 * self._uniform(1.0, 1.25)
+        told = told_ms / 1000
+        told += self._uniform(0.0, min(told / 4, MOST_SPREAD_SECONDS))
         return told if self._failures == 1 else max(told, own)
 
 

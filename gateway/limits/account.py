@@ -101,6 +101,9 @@ class Account:
         if lease is None:
             lease = self.leases[name] = Lease(name, limit, rate, told[0])
         else:
+            if not self._lender.is_away:
+                # All of them first: ``_follow`` stops at the first lease that is as it should be.
+                self._follow()
             lease.change(rate, told[0], now_us=now_us)
         if self._lender.is_away:
             lease.go_alone(self._lender.nodes(), now_us=now_us)

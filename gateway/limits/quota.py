@@ -229,13 +229,21 @@ class Share:
             self._portion = self._first_portion()
         if zone.key != self.zone.key:
             self.zone = zone
-            self.turn()
+            here = period_of(self.length, zone, now=self._clock.now())
+            if here.name == self.period.name:
+                # The same day or month by another clock: what was used of it stays used.
+                self.period = here
+            else:
+                self._turn()
 
     def turn(self) -> bool:
         """Begin the next period where this one is over. True: it has begun."""
-        now = period_of(self.length, self.zone, now=self._clock.now())
-        if now == self.period:
+        # Every request comes by here, and every share twice a second: no calendar.
+        if self.period.starts_at <= self._clock.now() < self.period.ends_at:
             return False
+        return self._turn()
+
+    def _turn(self) -> bool:
         self._begin(self.key.tenant, self.key.plan, self.key.name)
         self._wake()
         return True

@@ -282,7 +282,8 @@ class Quotas:
         ]
         if changed:
             await self._work(self._kept.keep, changed, now=self._clock.now())
-            self._written = {key: told for key, told in self._written.items() if key.period in self._periods()} | {
+            periods = self._periods()
+            self._written = {key: told for key, told in self._written.items() if key.period in periods} | {
                 one.key: (one.given, one.used) for one in changed
             }
 

@@ -57,8 +57,9 @@ def parse_question(
     """The question; ``groups`` is what may be grouped by, and what is grouped by where nothing is said. ``others`` are
     parameters that the caller reads.
 
-    Without ``to``, up to now; without ``from``, from the beginning of the month that ends there, in the zone. A stretch
-    that is only begun counts as a whole one. Raises UnknownParameter and InvalidParameter, which name what is allowed.
+    Without ``to``, up to now; without ``from``, from the beginning of the month that ends there, in the zone, or of the
+    present one where ``to`` lies ahead. A stretch that is only begun counts as a whole one. Raises UnknownParameter and
+    InvalidParameter, which name what is allowed.
     """
     for name in given:
         if name not in (*PARAMETERS, *others):
@@ -69,7 +70,7 @@ def parse_question(
     if end is None:
         end = int(now) + 1 if start is None else max(int(now), start) + 1
     if start is None:
-        start = Grain("month", zone).start(end - 1)
+        start = Grain("month", zone).start(min(end - 1, int(now)))
     if start >= end:
         raise InvalidParameter("from must be before to.")
     by = _by(given.get("by"), groups)

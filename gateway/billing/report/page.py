@@ -208,11 +208,12 @@ def _usage(one: Mapping[str, Any]) -> tuple[str, ...]:
 def _notes(statement: Mapping[str, Any], zone: ZoneInfo) -> tuple[str, ...]:
     watermark = statement["watermark"]
     until = moment(watermark["complete_until"], zone)
-    notes = [
-        "Usage of the period is complete."
-        if watermark["is_complete"]
-        else f"Usage is complete up to {until}; what was delivered later may still be missing."
-    ]
+    if not watermark["is_complete"]:
+        notes = [f"Usage is complete up to {until}; what was delivered later may still be missing."]
+    elif not watermark["lost_sources"]:
+        notes = ["Usage of the period is complete."]
+    else:
+        notes = []
     if watermark["lost_sources"]:
         notes.append("Closed without what these sources had not told: " + ", ".join(watermark["lost_sources"]) + ".")
     notes += [
