@@ -79,6 +79,20 @@ def test_wrong_settings_are_lines_on_stderr_and_exit_code_2(command: tuple[str, 
     ]
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (("billing", "close", "--period", "2026-13"), "--period '2026-13'"),
+        (("billing", "close", "--period", "october"), "--period 'october'"),
+        (("usage", "audit", "--tenant", "acme", "--stream", "s", "--day", "9999-12-31"), "--day 9999-12-31"),
+    ],
+)
+def test_a_month_or_day_that_cannot_be_is_exit_code_2(command: tuple[str, ...], said: str) -> None:
+    done = run(*command)
+    assert done.exit_code == 2, done.output
+    assert said in done.stderr
+
+
 def test_a_set_without_a_value_is_a_usage_error() -> None:
     result = run("check", "--set", "http.port")
     assert result.exit_code == 2

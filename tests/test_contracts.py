@@ -438,7 +438,7 @@ def test_a_missing_directory_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationProblems) as caught:
         load_contracts(tmp_path / "nowhere")
     assert caught.value.problems == [
-        f"{tmp_path}/nowhere/streams: no such directory; allowed: a directory of contracts"
+        f"{tmp_path}/nowhere/streams: no such directory; allowed: the directory of contracts.dir, with streams/ in it"
     ]
 
 

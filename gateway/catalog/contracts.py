@@ -103,7 +103,11 @@ def load_contracts(directory: Path, *, clusters: Collection[str] | None = None) 
     streams = directory / "streams"
     if not streams.is_dir():
         raise ConfigurationProblems(
-            [problem_line(str(streams), "no such directory", allowed="a directory of contracts")]
+            [
+                problem_line(
+                    str(streams), "no such directory", allowed="the directory of contracts.dir, with streams/ in it"
+                )
+            ]
         )
     found = _read_files(contract_files(streams), problems, clusters)
     _check_successors([exposure for _, exposure in found.values()], problems)

@@ -117,7 +117,8 @@ class _Reading:
             label = named.value if named is not None and isinstance(named.value, str) else ""
             section = Section(item, f"{singular} {label[:63]}".rstrip(), self.problems, keys=keys)
             if isinstance(item.value, dict):
-                name = section.text("name", pattern=NAME, allowed=NAME_ALLOWED)
+                # A name that is refused still says in later problems whose they are.
+                name = section.text("name", pattern=NAME, allowed=NAME_ALLOWED) or label[:63]
                 self.names[singular].add(name)
                 read(section, name)
 

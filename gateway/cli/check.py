@@ -320,7 +320,8 @@ async def _check_redis(settings: Settings) -> Finding:
     try:
         await link.try_out()
     except ConnectionError as error:
-        return Finding("redis", ok=False, details=[str(error)])
+        hint = "start it, or correct redis.url and what its user may do"
+        return Finding("redis", ok=False, details=[f"{str(error).rstrip('.')}: {hint}"])
     else:
         return Finding("redis", ok=True, details=[link.described()])
     finally:

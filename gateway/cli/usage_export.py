@@ -76,7 +76,8 @@ def export(
                         tell_progress(f"{written} events; {one}")
         if written >= TOLD_EVERY:
             tell_progress("")
-        click.echo(f"{written} events", err=True)
+        hint = "" if written or incomplete else ": only stretches that are complete; --incomplete takes the others"
+        click.echo(f"{written} events{hint}", err=True)
 
 
 def _even(rows: Iterator[Row], question: Question) -> Iterator[Row]:

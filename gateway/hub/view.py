@@ -101,6 +101,11 @@ class View:
         self.readers = 0
         log.on_evict.append(self._forget)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the same take gives the same slice again: to several readers, or always."""
+        return self.readers != 1 or self.selector is None
+
     def close(self) -> None:
         """Let go of the log and of all encoded bytes."""
         self._log.on_evict.remove(self._forget)
@@ -144,7 +149,7 @@ class View:
         """
         if index >= self._log.head:
             return None
-        is_shared = self.readers != 1 or self.selector is None
+        is_shared = self.is_shared
         if is_shared:
             key = (index, max_records, max_bytes, max_data_bytes, after_gap, at_least_one)
             known = self._slices.get(key)

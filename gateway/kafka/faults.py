@@ -105,7 +105,10 @@ def explained(fault: BaseException, *, cluster: str, setting: str, servers: str)
             f"{name}: {servers} took the connection and closed it ({_text(fault)}): if it is not just starting, "
             f"{setting}.security_protocol is not what that port speaks, or it asks for {setting}.ssl_certfile"
         )
-    return KafkaUnavailable(f"{name}: no answer from {servers} ({describe(fault)})")
+    return KafkaUnavailable(
+        f"{name}: no answer from {servers} ({describe(fault)}): "
+        f"start the brokers, or correct {setting}.bootstrap_servers"
+    )
 
 
 def _kind(fault: BaseException) -> type[KafkaUnavailable]:

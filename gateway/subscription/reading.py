@@ -145,21 +145,18 @@ class Reading:
         return piece
 
     def take_usual(self, max_records: int = SLICE_RECORDS, max_data_bytes: int = UNBOUNDED) -> Slice | None:
-        """``take`` for streams: what all readers at the head take is found by one look, where it is within the
-        bounds."""
+        """``take`` for streams: what all readers take is found by one look, where it is within the bounds."""
         walk = self._walk
         view = self._view
+        if self._track is not None or walk.mode != "shared" or self._runs or self._after_gap:
+            return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
         piece = view.tail
-        if (
-            piece is None
-            or view.tail_index != walk.index
-            or self._track is not None
-            or walk.mode != "shared"
-            or self._runs
-            or self._after_gap
-            or piece.records > max_records
-            or piece.data_bytes > max_data_bytes
-        ):
+        if piece is None or view.tail_index != walk.index:
+            if walk.is_lost or not view.is_shared:
+                return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
+            # Within the usual bounds, so that it is the same for whoever may have all of it.
+            piece = view.take(walk.index)
+        if piece is None or piece.gap is not None or piece.records > max_records or piece.data_bytes > max_data_bytes:
             return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
         walk.index = piece.stop
         walk.trail = piece.trail
