@@ -337,6 +337,10 @@ async def test_a_quota_is_exact_over_two_nodes_and_ends_with_its_reset_time(
     assert sum(frame["type"] == "record" for told in both for frame in told) == 500
     for told in both:
         goodbye = told[-1]
+        if "status" in goodbye:
+            # The other node was so quick that nothing was left when this one was asked.
+            assert (goodbye["status"], goodbye["code"], len(told)) == (429, "quota_exceeded", 1)
+            continue
         assert (goodbye["type"], goodbye["code"], goodbye["close_code"]) == ("goodbye", "quota_exceeded", 4429)
         assert goodbye["reconnect"] is True
         assert goodbye["retry_after_ms"] > 0
