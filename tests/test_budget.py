@@ -100,6 +100,7 @@ class FakePace:
         self.is_used_up = False
         self.is_over = True
         self.quota: dict[str, object] | None = None
+        self.is_due = False
         self.is_open = True
 
     def room(self, *, replayed: bool) -> int:
@@ -423,6 +424,19 @@ async def test_a_checkpoint_says_what_is_used_of_a_quota_when_there_are_news() -
         subscription.say_checkpoint()
         subscription.say_checkpoint()
         assert [one.get("quota", {}).get("used_percent") for one in outlet.said("checkpoint")] == [50, None]
+
+
+async def test_a_quotas_mark_is_told_right_after_the_slice_that_passed_it() -> None:
+    pace = FakePace(1 << 40)
+    async with bench(pace) as b:
+        _, outlet = await b.open()
+        b.produce(1)
+        pace.is_due, pace.quota = True, {"limit": 2, "used_percent": 80}
+        b.produce(1)
+        pace.is_due = False
+        b.produce(1)
+        assert [one["type"] for one in outlet.messages] == ["record", "record", "checkpoint", "record"]
+        assert outlet.messages[2]["quota"] == {"limit": 2, "used_percent": 80}
 
 
 async def test_a_page_over_the_rate_is_shorter_and_says_when_there_may_be_more() -> None:

@@ -51,6 +51,9 @@ class Pace:
         "waiter",
     )
 
+    is_due = False
+    """There is no quota here to tell of."""
+
     def __init__(self, account: Account, records: Lease, replayed: Lease, data_bytes: Lease) -> None:
         self._account = account
         self._line = account.line

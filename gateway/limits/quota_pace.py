@@ -32,7 +32,7 @@ class Rates(Protocol):
 class QuotaPace:
     """The same port as ``pace.Pace``. ``rates`` None: the plan limits none of them."""
 
-    __slots__ = ("_data_bytes", "_lacking", "_rates", "_records", "_told")
+    __slots__ = ("_bytes_unseen", "_data_bytes", "_lacking", "_rates", "_records", "_records_unseen", "_told", "is_due")
 
     def __init__(self, rates: Rates | None, shares: Sequence[Share]) -> None:
         self._rates = rates
@@ -40,6 +40,15 @@ class QuotaPace:
         self._data_bytes = [one for one in shares if one not in self._records]
         self._lacking: Share | None = None
         self._told: dict[Share, tuple[str, int]] = {}
+        self.is_due = False
+        """Enough was sent since ``quota_news`` for there to be some."""
+        self._records_unseen = self._bytes_unseen = 0
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """A hundredth of a quota from now."""
+        self._records_unseen = min((one.limit // 100 for one in self._records), default=PLENTY)
+        self._bytes_unseen = min((one.limit // 100 for one in self._data_bytes), default=PLENTY)
 
     def room(self, *, replayed: bool) -> int:
         """Records that may be sent now; 0: ``wait``. Raises QuotaExceeded where a quota is used up."""
@@ -72,10 +81,15 @@ class QuotaPace:
 
     def spend(self, records: int, replayed: int, data_bytes: int) -> None:
         """So much was sent."""
+        count = records + replayed
         for share in self._records:
-            share.spend(records + replayed)
+            share.spend(count)
         for share in self._data_bytes:
             share.spend(data_bytes)
+        self._records_unseen -= count
+        self._bytes_unseen -= data_bytes
+        if self._records_unseen <= 0 or self._bytes_unseen <= 0:
+            self.is_due = True
         if self._rates is not None:
             self._rates.spend(records, replayed, data_bytes)
 
@@ -106,6 +120,8 @@ class QuotaPace:
 
     def quota_news(self) -> dict[str, object] | None:
         """``{limit, unit, used_percent, resets_at}``, once for each quota and period at 50 and at 80 percent."""
+        self.is_due = False
+        self._look_again()
         for share in (*self._records, *self._data_bytes):
             period, told = self._told.get(share, ("", 0))
             news = share.news(told if period == share.key.period else 0)

@@ -36,6 +36,11 @@ class Pace(Protocol):
         """What keeps it; None: nothing does."""
         ...
 
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to ask for ``quota_news``."""
+        ...
+
     def quota_news(self) -> dict[str, object] | None:
         """How much of a quota is used, where that is to be told now."""
         ...

@@ -143,8 +143,8 @@ class Budget:
 
     # ---- after ---------------------------------------------------------------------------------------------------
 
-    def took(self, piece: Slice) -> None:
-        """The transport has taken the slice.
+    def took(self, piece: Slice) -> bool:
+        """The transport has taken the slice. True: look whether there are news of a quota.
 
         A crash between the two loses at most this slice's count, and never counts what was not sent.
         """
@@ -155,14 +155,17 @@ class Budget:
         if piece.oldest >= self._live_from_ms:
             if count is not None:
                 count.add(records, data_bytes, piece.units)
-            if pace is not None:
-                pace.spend(records, 0, data_bytes)
-            return
+            if pace is None:
+                return False
+            pace.spend(records, 0, data_bytes)
+            return pace.is_due
         old, old_bytes = piece.older_than(self._live_from_ms)
         if count is not None:
             count.add_replayed(records - old, data_bytes - old_bytes, piece.units, old, old_bytes)
-        if pace is not None:
-            pace.spend(records - old, old, data_bytes)
+        if pace is None:
+            return False
+        pace.spend(records - old, old, data_bytes)
+        return pace.is_due
 
     def reserve(self, piece: Slice) -> Usage:
         """For what is sent later: spend now, so that nobody else does, and ``deliver`` what this returned then."""

@@ -190,7 +190,8 @@ class Subscription:
                 return False
             if piece.body:
                 outlet.write(piece)
-                self.budget.took(piece)
+                if self.budget.took(piece):
+                    self._say_quota()
             if reading.more:
                 return True
             if reading.is_routed:
@@ -266,11 +267,20 @@ class Subscription:
 
     def say_checkpoint(self) -> None:
         """Where the stream stands: its cursor, how old the next record to send is, and how long that one is there."""
+        self._say_checkpoint(self.budget.quota_news())
+
+    def _say_quota(self) -> None:
+        """So much of a quota is used that a reader wants to know at once: it may be gone before the next heartbeat."""
+        news = self.budget.quota_news()
+        if news is not None:
+            self._say_checkpoint(news)
+
+    def _say_checkpoint(self, quota: dict[str, object] | None) -> None:
         self._settle_idle()
         if self.reading is not None:
             self.budget.settle(self.reading, now=self._clock.now())
         behind_ms, left_ms = self._standing()
-        said = events.checkpoint(behind_ms=behind_ms, retention_in_ms=left_ms, quota=self.budget.quota_news())
+        said = events.checkpoint(behind_ms=behind_ms, retention_in_ms=left_ms, quota=quota)
         self.say("checkpoint", said, with_cursor=True)
 
     def _standing(self) -> tuple[int, int | None]:
