@@ -129,4 +129,3 @@ class Authority:
     async def close(self) -> None:
         """End the threads; what waits is not begun."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
-
