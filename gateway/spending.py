@@ -34,7 +34,8 @@ class SpendWatch:
         self._stops = stops
         self._registry = registry
         self._clock = clock
-        self._stopped: frozenset[str] = frozenset()
+        self._stopped: dict[str, Stop] = {}
+        self._puzzling: set[str] = set()
 
     async def run(self) -> None:
         """Look, until cancelled. While the database is away those who are stopped stay so, and nobody else is."""
@@ -58,7 +59,7 @@ class SpendWatch:
         self._stops.take(stops)
         for tenant in stops.keys() - self._stopped:
             event(log, logging.WARNING, "spend_limit_reached", tenant=tenant, limit=stops[tenant].limit)
-        self._stopped = frozenset(stops)
+        self._stopped = stops
         for tenant in stops:
             for subscription in self._registry.roster.of_tenant(tenant):
                 refusal = self._stops.refusal(subscription.grant)
@@ -78,8 +79,15 @@ class SpendWatch:
                     rows.items(), tenant=tenant, period=period, terms=terms, plans=known.revisions.plans
                 )
             except RatingRefused as error:
-                log.debug("the spending of %s cannot be added up: %s", tenant, error)
+                if tenant not in self._puzzling:
+                    self._puzzling.add(tenant)
+                    log.warning("the spending of tenant %s cannot be added up: %s", tenant, error)
+                held = self._stopped.get(tenant)
+                if held is not None and held.ends_at == period.end:
+                    # What cannot be told is no reason to let it go on.
+                    found[tenant] = held
                 continue
+            self._puzzling.discard(tenant)
             if spent >= Decimal(limit):
                 found[tenant] = Stop(limit, terms[-1].plan.currency if terms else "", period.end)
         return found

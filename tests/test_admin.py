@@ -153,6 +153,16 @@ def test_every_change_is_noted_with_who_made_it_and_from_what_to_what(admin: htt
     assert older["entries"] == [resumed]
 
 
+def test_a_tenant_may_be_put_back_as_it_was_read_and_only_its_status_is_changed_here(admin: httpx.Client) -> None:
+    read = admin.get("/admin/tenants/globex").json()
+    assert admin.put("/admin/tenants/globex", json={**read, "status": "suspended"}).json()["status"] == "suspended"
+    assert admin.put("/admin/tenants/globex", json=read).json() == read
+    assert admin.put("/admin/tenants/globex", json={}).json() == read
+    refused = admin.put("/admin/tenants/globex", json={"title": "Other"})
+    assert refused.status_code == 400
+    assert "gateway apply" in refused.json()["detail"]
+
+
 def test_a_suspension_by_an_admin_outlives_an_apply(
     running: tuple[Deployment, GatewayProcess], admin: httpx.Client
 ) -> None:

@@ -164,7 +164,8 @@ OPERATIONS: Final = (
         path="/admin/tenants/{name}",
         summary="Suspend or resume a tenant.",
         asks={
-            **members({"status": _text(enum=["active", "suspended"])}, ("status",)),
+            "type": "object",
+            "properties": {**_TENANT["properties"], "status": _text(enum=["active", "suspended"])},
             "additionalProperties": False,
         },
         answers={200: _TENANT},

@@ -163,11 +163,19 @@ class Operations:
         return _json(await self._administration.tenant(request.path_params["name"]))
 
     async def _put_tenant(self, request: Request, actor: str) -> Response:
-        body = await read_object(request, {"status"})
+        name = request.path_params["name"]
+        known = await self._administration.tenant(name)
+        body = await read_object(request, known)
+        for member, value in body.items():
+            # What was read may be sent back as it was; the rest of a tenant belongs to its file.
+            if member != "status" and value != known[member]:
+                raise BadRequest(f"{member} is not changed here but by gateway apply: leave it out, or as it is.")
+        if "status" not in body:
+            return _json(known)
         status = read_text(body, "status", most=32)
         if status not in ("active", "suspended"):
             raise BadRequest(f"status {status!r}: allowed are active, suspended.")
-        return _json(await self._administration.set_status(request.path_params["name"], status, actor=actor))
+        return _json(await self._administration.set_status(name, status, actor=actor))
 
     async def _streams(self, request: Request, actor: str) -> Response:
         return _json({"streams": self._administration.streams()})
