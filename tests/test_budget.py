@@ -13,6 +13,7 @@ import pytest
 
 from gateway.clock import ManualClock
 from gateway.errors import QuotaExceeded, Unavailable
+from gateway.limits.allowance import Allowances
 from gateway.limits.pace import Hindrance, Waiter
 from gateway.model import FilterField, Grant, RowMatch, Transport
 from gateway.subscription.books import Books
@@ -77,6 +78,10 @@ class FakeMeter:
     def __init__(self) -> None:
         self.counts: list[FakeCount] = []
         self.stops_reads = False
+        self.flushes = 0
+
+    def flush(self) -> None:
+        self.flushes += 1
 
     def begin(self, grant: Grant, *, transport: Transport) -> FakeCount:
         self.counts.append(FakeCount())
@@ -196,12 +201,17 @@ class Bench:
 
 @asynccontextmanager
 async def bench(
-    pace: FakePace | None = None, *, partitions: int = 1, prefill: int = 0, **options: Any
+    pace: FakePace | None = None,
+    *,
+    partitions: int = 1,
+    prefill: int = 0,
+    allowances: Allowances | None = None,
+    **options: Any,
 ) -> AsyncIterator[Bench]:
     kafka = MemoryKafka(prefill=prefill)
     topic = kafka.create_topic("t", partitions=partitions)
     clock, meter = ManualClock(), FakeMeter()
-    engine = Engine(kafka, clock=clock, books=Books(pace=lambda grant: pace, meter=meter), **options)
+    engine = Engine(kafka, clock=clock, books=Books(lambda grant: pace, meter, None, allowances), **options)
     try:
         yield Bench(engine, topic, clock, meter)
     finally:

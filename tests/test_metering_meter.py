@@ -213,6 +213,7 @@ def test_a_full_disk_keeps_counts_in_memory_and_moves_them_when_there_is_room(
     assert meter.stops_reads
     assert "No space left" in str(meter.trouble)
     assert usage(meter).records == 7
+    meter.flush()
     assert sum(one.records for _, one in read_slab(slab.path.read_bytes()).cells) == 2
     meter.mend()
     assert not meter.healthy()
@@ -221,7 +222,28 @@ def test_a_full_disk_keeps_counts_in_memory_and_moves_them_when_there_is_room(
     assert meter.healthy()
     assert not meter.stops_reads
     late.add(1, 1, 1)
+    meter.flush()
     assert sum(one.records for _, one in read_slab(slab.path.read_bytes()).cells) == 8
+    slab.close()
+
+
+def test_a_round_of_many_reads_goes_into_the_slab_at_once_and_is_lost_with_a_process_that_dies_before(
+    tmp_path: Path, clock: ManualClock
+) -> None:
+    slab = Slab.create(tmp_path, source=uuid4(), now=clock.now())
+    meter = Meter(slab, clock=clock)
+    reads = [meter.begin(grant(), transport="sse") for _ in range(20)]
+    for _ in range(2):
+        for read in reads:
+            read.add(1, 10, 1)
+        meter.flush()
+    ((_, before),) = read_slab(slab.path.read_bytes()).cells
+    for read in reads:
+        read.add(1, 10, 1)
+    ((_, cut_short),) = read_slab(slab.path.read_bytes()).cells
+    assert (before.records, before.bytes, cut_short) == (40, 400, before)
+    (cell,) = (cell for group in meter.groups() for cell in group.cells)
+    assert cell.generation == 2, "one flip for twenty reads"
     slab.close()
 
 

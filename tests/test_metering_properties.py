@@ -98,6 +98,7 @@ class Metering(RuleBasedStateMachine):
     def count(self, which: int, read: int, records: int) -> None:
         process = self.processes[which % len(self.processes)]
         process.reads[read].add(records, 10 * records, records)
+        process.meter.flush()
         process.sent += records
 
     @rule(which=st.integers(0, 5), read=st.integers(0, READS - 1), records=st.integers(1, 20))

@@ -30,6 +30,7 @@ def counted(slab: Slab, clock: ManualClock, cells: int = 1) -> Meter:
     meter = Meter(slab, clock=clock)
     for number in range(cells):
         meter.begin(grant(application=f"app-{number}"), transport="sse").add(1 + number, 10, 1)
+    meter.flush()
     return meter
 
 
@@ -96,8 +97,10 @@ def test_no_update_that_is_cut_short_can_be_read(slab: Slab) -> None:
     meter = Meter(slab, clock=clock)
     count = meter.begin(grant(), transport="sse")
     count.add(1, 10, 1)
+    meter.flush()
     before = slab.path.read_bytes()
     count.add(2, 20, 2)
+    meter.flush()
     after = slab.path.read_bytes()
     changed = [at for at in range(len(before)) if before[at] != after[at]]
     flip = next(at for at in changed if (before[at], after[at]) == (1, 0))

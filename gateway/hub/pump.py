@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from gateway.counters import Distribution
@@ -38,6 +38,8 @@ class Pump:
         self._ready: deque[Pumped] = deque()
         self._scheduled = False
         self._running = False
+        self.after_round: list[Callable[[], None]] = []
+        """Called when each who was ready has had a turn, and none two: one account is enough for all of them."""
         self.turns = 0
         self.turn_seconds = Distribution(_TURN_BUCKETS_SECONDS)
 
@@ -47,9 +49,8 @@ class Pump:
             return
         reader.queued = True
         self._ready.append(reader)
-        if not self._scheduled and not self._running:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if not self._running:
+            self._schedule()
 
     def queue(self, readers: Iterable[Pumped]) -> None:
         """``ready`` for many at once; the caller runs the pump next."""
@@ -64,15 +65,40 @@ class Pump:
         if not self._running:
             self._turn()
 
-    def _turn(self) -> None:
+    def _schedule(self) -> None:
+        # One turn is to come, whoever ran others meanwhile: two of them in one round of the loop would hold it twice
+        # as long.
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._come)
+
+    def _come(self) -> None:
         self._scheduled = False
+        self._turn()
+
+    def _turn(self) -> None:
         self._running = True
         ready = self._ready
         began = time.monotonic()
         deadline = began + TURN_SECONDS
         count = 0
         try:
-            while ready:
+            while ready and (not count or time.monotonic() <= deadline):
+                count = self._round(count, deadline)
+        finally:
+            self._running = False
+            self.turns += count
+            # Once for all who were served, so a delivery pays nothing for it.
+            if count:
+                self.turn_seconds.add(time.monotonic() - began)
+            if ready:
+                self._schedule()
+
+    def _round(self, count: int, deadline: float) -> int:
+        """One turn for each who is ready now, as far as the time goes; ``count`` and how many have had theirs."""
+        ready = self._ready
+        try:
+            for _ in range(len(ready)):
                 reader = ready.popleft()
                 reader.queued = False
                 if reader.pump() and not reader.queued:
@@ -82,11 +108,6 @@ class Pump:
                 if not count % _CHECK_EVERY and time.monotonic() > deadline:
                     break
         finally:
-            self._running = False
-            self.turns += count
-            # Once for all who were served, so a delivery pays nothing for it.
-            if count:
-                self.turn_seconds.add(time.monotonic() - began)
-            if ready:
-                self._scheduled = True
-                asyncio.get_running_loop().call_soon(self._turn)
+            for settle in self.after_round:
+                settle()
+        return count

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any, Final
 
 from gateway.limits.standing import rate_of
+from gateway.model import Grant
 
 PACED: Final = ("records_per_second", "replay_records_per_second", "bytes_per_second")
 """The rates that hold a read back, and that may be tighter in a scope."""
+
+RATES: Final = ("requests_per_second", *PACED)
+"""All rates of a plan."""
 
 STREAMS: Final = "streams"
 EACH_APPLICATION: Final = "each_application"
@@ -26,6 +30,13 @@ def of_each_application(limits: Mapping[str, Any]) -> Mapping[str, Any]:
     """The rates of all reads of one application together; empty: there are none."""
     found: Mapping[str, Any] = limits.get(EACH_APPLICATION, {})
     return found
+
+
+def scope_of(grant: Grant) -> Hashable:
+    """Within a tenant's plan the same for all reads that are under the very same limits, and only for them."""
+    limits, stream = grant.plan.limits, grant.contract.stream
+    application = (grant.principal.issuer, grant.application) if of_each_application(limits) else None
+    return grant.plan.revision, stream if of_stream(limits, stream) else None, application
 
 
 def limits_on(limits: Mapping[str, Any], stream: str) -> dict[str, Any]:

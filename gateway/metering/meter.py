@@ -1,7 +1,8 @@
 """The meter: what each read has delivered, added up in totals that survive the process.
 
-Everything happens on the event loop's thread. A count is a few additions and one flip of a cell; it knows no clock. At
-a quarter of an hour ``roll`` lets the next count begin a new cell.
+Everything happens on the event loop's thread. A count is a few additions and knows no clock; what many reads counted
+under one key in a round of the pump goes into the slab with one flip of their cell. At a quarter of an hour ``roll``
+lets the next count begin a new cell.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from typing import Final, Literal, NamedTuple
 from uuid import UUID, uuid4
 
 from gateway.clock import Clock
-from gateway.metering.slab import FIRST_SLOT, FLIP, SECOND_SLOT, SLOT, CellPlace, Slab
-from gateway.metering.totals import CELLS_A_MESSAGE, VERSION, CellTotals, Totals
+from gateway.metering.cells import Cell, Group
+from gateway.metering.slab import SECOND_SLOT, SLOT, CellPlace, Slab
+from gateway.metering.totals import CELLS_A_MESSAGE
 from gateway.model import Grant, Transport
 from gateway.usage import BUCKET_SECONDS, Usage, UsageKey, bucket_of
 
@@ -20,141 +22,6 @@ OnFailure = Literal["deliver", "stop"]
 
 TOUCH_EVERY: Final = 15
 """In how many sweeps each open line's seconds are counted once."""
-
-_pack = SLOT.pack_into
-
-
-class Cell:
-    """The totals under one key, in memory and in their cell of the slab."""
-
-    __slots__ = (
-        "at",
-        "bytes",
-        "connection_seconds",
-        "filtered_records",
-        "first",
-        "flip",
-        "generation",
-        "group",
-        "handed",
-        "hidden_records",
-        "is_clean",
-        "key",
-        "memory",
-        "place",
-        "records",
-        "replayed_bytes",
-        "replayed_records",
-        "requests",
-        "second",
-        "units",
-    )
-
-    def __init__(self, key: UsageKey, place: CellPlace, group: Group) -> None:
-        self.key = key
-        self.group = group
-        self.records = self.bytes = self.units = 0
-        self.connection_seconds = self.requests = 0
-        self.replayed_records = self.replayed_bytes = 0
-        self.filtered_records = self.hidden_records = 0
-        self.handed = Usage()
-        """What was told already: less than this is never said again."""
-        self.generation = 0
-        self.is_clean = True
-        self.move(place)
-
-    def move(self, place: CellPlace) -> None:
-        """Keep the counts here from now on."""
-        self.place = place
-        self.memory = place.memory
-        self.flip = place.at + FLIP
-        self.first, self.second = place.at + FIRST_SLOT, place.at + SECOND_SLOT
-
-    def write(self) -> None:
-        """One generation more: the idle slot, then the flip. Before the flip the generation before is what holds."""
-        self.generation = generation = self.generation + 1
-        flip = generation & 1
-        _pack(
-            self.memory,
-            self.second if flip else self.first,
-            generation,
-            self.records,
-            self.bytes,
-            self.units,
-            self.connection_seconds,
-            self.requests,
-            self.replayed_records,
-            self.replayed_bytes,
-            self.filtered_records,
-            self.hidden_records,
-            generation,
-        )
-        self.memory[self.flip] = flip
-        if self.is_clean:
-            self.is_clean = False
-            self.group.soil()
-
-    def usage(self) -> Usage:
-        """Everything so far."""
-        return Usage(
-            self.records,
-            self.bytes,
-            self.units,
-            self.connection_seconds,
-            self.requests,
-            self.replayed_records,
-            self.replayed_bytes,
-            self.filtered_records,
-            self.hidden_records,
-        )
-
-    def lower(self, debt: Usage) -> Usage:
-        """Take away what was counted and not told yet, as much of it as there is; what is left of the debt."""
-        left = []
-        for name, owed, counted, handed in zip(Usage._fields, debt, self.usage(), self.handed, strict=True):
-            taken = min(owed, counted - handed)
-            if taken:
-                setattr(self, name, counted - taken)
-            left.append(owed - taken)
-        rest = Usage(*left)
-        if rest != debt:
-            self.write()
-        return rest
-
-
-class Group:
-    """The cells of one message: a tenant's of one bucket, or a part of them."""
-
-    __slots__ = ("acked_at", "again_at", "bucket", "cells", "dirty", "is_clean", "part", "tenant")
-
-    def __init__(self, tenant: str, bucket: int, part: int, dirty: list[Group]) -> None:
-        self.tenant = tenant
-        self.bucket = bucket
-        self.part = part
-        self.cells: list[Cell] = []
-        self.dirty = dirty
-        self.is_clean = True
-        self.acked_at: int | None = None
-        """The offset of the last message that Kafka took."""
-        self.again_at: float | None = None
-        """When to tell it once more, since an older message may have come after a newer one."""
-
-    def soil(self) -> None:
-        """There is news in it."""
-        if self.is_clean:
-            self.is_clean = False
-            self.dirty.append(self)
-
-    def snapshot(self, source: str, sequence: int) -> Totals:
-        """All its totals now; they count as told from here on, since nobody knows what became of a failed message."""
-        cells = []
-        for cell in self.cells:
-            cell.is_clean = True
-            cell.handed = cell.usage()
-            _, application, stream, plan, revision, transport, is_billable, _ = cell.key
-            cells.append(CellTotals(application, stream, plan, revision, transport, is_billable, tuple(cell.handed)))
-        self.is_clean = True
-        return Totals(VERSION, source, sequence, self.tenant, self.bucket, tuple(cells), self.part)
 
 
 class LineKey(NamedTuple):
@@ -218,12 +85,14 @@ class Count:
         self._line = line
 
     def add(self, records: int, data_bytes: int, units: int) -> None:
-        """One batch, all of it live."""
+        """One batch, all of it live. It survives the process from the next ``Meter.flush`` on."""
         cell = self._line.cell or self._line.present()
         cell.records += records
         cell.bytes += data_bytes
         cell.units += units
-        cell.write()
+        if cell.is_written:
+            cell.is_written = False
+            self._line.meter.unwritten.append(cell)
 
     def add_replayed(
         self, records: int, data_bytes: int, units: int, replayed_records: int, replayed_bytes: int
@@ -297,6 +166,8 @@ class Meter:
         self._dirty: list[Group] = []
         self._homeless: list[Cell] = []
         self._debtors: list[Line] = []
+        self.unwritten: list[Cell] = []
+        """Cells that have counted since the last ``flush``."""
         self._sweeping: Iterator[Line] = iter(())
 
     # ---- reads ---------------------------------------------------------------------------------------------------
@@ -310,6 +181,12 @@ class Meter:
         cell = self._line(grant, transport).present()
         cell.requests += 1
         cell.write()
+
+    def flush(self) -> None:
+        """Write into the slab what was counted since the last time: after each round in which no read counts twice."""
+        for cell in self.unwritten:
+            cell.write()
+        self.unwritten.clear()
 
     def healthy(self) -> bool:
         """Whether what is counted survives a crash."""
@@ -414,6 +291,7 @@ class Meter:
 
     def take_dirty(self) -> list[Group]:
         """The groups with news since they were last taken; ``soil`` those that could not be told."""
+        self.flush()
         self._pay_debts()
         taken = self._dirty.copy()
         # The groups hold on to the list itself.
@@ -481,5 +359,6 @@ class Meter:
 
     def close(self) -> None:
         """Count what is open up to now. The slab stays as it is."""
+        self.flush()
         self.sweep(whole=True)
         self._pay_debts()

@@ -261,6 +261,7 @@ class Metering:
 
     async def close(self) -> None:
         """Let go of slabs and lease."""
+        self.meter.flush()
         if self.collector is not None:
             await self.collector.close()
         if self._orphans is not None:

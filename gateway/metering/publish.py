@@ -11,7 +11,8 @@ from typing import Final, Protocol
 from zlib import crc32
 
 from gateway.clock import Clock
-from gateway.metering.meter import Group, Meter
+from gateway.metering.cells import Group
+from gateway.metering.meter import Meter
 from gateway.metering.totals import VERSION, Message, SourceState, SourceWord, encode
 
 WORD_EVERY_SECONDS: Final = 5.0

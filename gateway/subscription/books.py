@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
+from gateway.limits.allowance import Allowance
 from gateway.limits.pace import Hindrance, Waiter
 from gateway.model import Grant, Transport, Vector
 
@@ -54,7 +55,7 @@ class Count(Protocol):
     """The meter of one read: totals that survive the process."""
 
     def add(self, records: int, data_bytes: int, units: int) -> None:
-        """One batch of live records, after the transport took it."""
+        """One batch of live records, after the transport took it. It is safe from the meter's next ``flush`` on."""
         ...
 
     def add_replayed(
@@ -96,6 +97,22 @@ class Meter(Protocol):
         """A read that is open until its ``end``."""
         ...
 
+    def flush(self) -> None:
+        """What was counted survives the process from now on."""
+        ...
+
+
+class Allowances(Protocol):
+    """What reads under the same limits may send in one round, together."""
+
+    def join(self, grant: Grant) -> Allowance | None:
+        """One read more, until it calls ``leave``. None: nothing limits it."""
+        ...
+
+    def settle(self) -> None:
+        """The round is over."""
+        ...
+
 
 class Evidence(Protocol):
     """Where it is noted which records went to whom, for whoever doubts a statement."""
@@ -125,8 +142,17 @@ class Evidence(Protocol):
 
 class Books(NamedTuple):
     """Where a process keeps account of its reads. ``pace``: what limits a read under a grant; None: nothing does, and
-    the same of ``meter`` and ``evidence``."""
+    the same of ``meter`` and ``evidence``. Without ``allowances`` each read asks its limits for itself."""
 
     pace: Callable[[Grant], Pace | None] = lambda grant: None
     meter: Meter | None = None
     evidence: Evidence | None = None
+    allowances: Allowances | None = None
+
+    def settle(self) -> None:
+        """Each read has had its turn: write down what they took, all at once. A crash before this loses at most one
+        slice of each."""
+        if self.meter is not None:
+            self.meter.flush()
+        if self.allowances is not None:
+            self.allowances.settle()

@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from gateway.counters import Tally
 from gateway.hub.block import UNBOUNDED, Slice
-from gateway.hub.view import SLICE_BYTES, SLICE_RECORDS
+from gateway.hub.view import SLICE_BYTES
+from gateway.limits.allowance import Allowance
 from gateway.limits.pace import Hindrance, Waiter
 from gateway.model import Grant, Vector
 from gateway.subscription.books import Books, Pace
@@ -29,10 +30,13 @@ class _Noted(NamedTuple):
 class Budget:
     """Stands between a read and its plan. Everything is synchronous and cheap: a few integers a slice.
 
-    A record is replayed where Kafka's time of it lies more than a quarter of an hour before the read began.
+    Where there is plenty a stream takes out of what all reads under the same limits have together for this round, and
+    where it has to wait, or replays, by its own pace. A record is replayed where Kafka's time of it lies more than a
+    quarter of an hour before the read began.
     """
 
     __slots__ = (
+        "_allowance",
         "_books",
         "_count",
         "_grant",
@@ -40,6 +44,7 @@ class Budget:
         "_is_held",
         "_is_told",
         "_live_from_ms",
+        "_news",
         "_noted",
         "_pace",
         "_session",
@@ -54,6 +59,8 @@ class Budget:
         self._grant = grant
         self._session = session
         self._pace = books.pace(grant)
+        self._allowance: Allowance | None = None
+        self._news = 0
         self._count = None if books.meter is None else books.meter.begin(grant, transport=tally.kind.protocol)
         self._noted = _Noted((), began)
         self._live_from_ms = int((began - REPLAY_AFTER_SECONDS) * 1000)
@@ -70,33 +77,44 @@ class Budget:
         pace = self._pace
         if pace is None:
             return reading.take_usual()
-        records, data_bytes = self._room(reading, pace)
+        allowance = self._allowance
+        if allowance is None or allowance.records <= 0 or allowance.bytes <= 0 or self._is_behind:
+            return self._take_looking(reading, pace)
+        self._is_held = False
+        return reading.take_usual(allowance.records, allowance.bytes)
+
+    def _take_looking(self, reading: Reading, pace: Pace) -> Slice | None:
+        replayed = self._is_behind and self._is_replay(reading)
+        allowance = self._allowance
+        if allowance is None and self._books.allowances is not None:
+            allowance = self._allowance = self._books.allowances.join(self._grant)
+            self._news = 0 if allowance is None else allowance.news
+        if allowance is not None:
+            if not replayed and allowance.open():
+                self._is_held = False
+                return reading.take_usual(allowance.records, allowance.bytes)
+            allowance.step_aside()
+        records, data_bytes = _room(pace, replayed=replayed)
         self._is_held = not records
         if not records:
             return reading.take(max_records=0, at_least_one=False)
-        return reading.take_usual(min(records, SLICE_RECORDS), data_bytes)
+        return reading.take_usual(records, data_bytes)
 
     def take_page(self, reading: Reading, *, max_records: int, max_bytes: int, at_least_one: bool) -> Slice | None:
         """The same within a page's bounds."""
         data_bytes = UNBOUNDED
         if self._pace is not None:
-            records, data_bytes = self._room(reading, self._pace)
+            records, room_bytes = _room(self._pace, replayed=self._is_behind and self._is_replay(reading))
             self._is_held = not records
             max_records = min(max_records, records)
+            # A slice is bounded anyway: what is wider than it is no bound, and slices without one are shared.
+            data_bytes = UNBOUNDED if room_bytes >= SLICE_BYTES else room_bytes
         return reading.take(
             max_records=max_records,
             max_bytes=max_bytes,
             max_data_bytes=data_bytes,
             at_least_one=at_least_one and max_records > 0,
         )
-
-    def _room(self, reading: Reading, pace: Pace) -> tuple[int, int]:
-        records = pace.room(replayed=self._is_behind and self._is_replay(reading))
-        data_bytes = pace.bytes_room()
-        if records <= 0 or data_bytes <= 0:
-            return 0, UNBOUNDED
-        # A slice is bounded anyway: what is wider than it is no bound, and slices without one are shared.
-        return records, UNBOUNDED if data_bytes >= SLICE_BYTES else data_bytes
 
     def _is_replay(self, reading: Reading) -> bool:
         if reading.at_head:
@@ -146,7 +164,8 @@ class Budget:
     def took(self, piece: Slice) -> bool:
         """The transport has taken the slice. True: look whether there are news of a quota.
 
-        A crash between the two loses at most this slice's count, and never counts what was not sent.
+        A crash before the ``Books.settle`` that follows loses at most this slice's count, and never counts what was not
+        sent.
         """
         tally, count, pace = self.tally, self._count, self._pace
         records, data_bytes = piece.records, piece.data_bytes
@@ -157,13 +176,23 @@ class Budget:
                 count.add(records, data_bytes, piece.units)
             if pace is None:
                 return False
-            pace.spend(records, 0, data_bytes)
-            return pace.is_due
+            allowance = self._allowance
+            if allowance is None or allowance.records <= 0:
+                pace.spend(records, 0, data_bytes)
+                return pace.is_due
+            allowance.records -= records
+            allowance.bytes -= data_bytes
+            if allowance.news == self._news:
+                return False
+            self._news = allowance.news
+            return True
         old, old_bytes = piece.older_than(self._live_from_ms)
         if count is not None:
             count.add_replayed(records - old, data_bytes - old_bytes, piece.units, old, old_bytes)
         if pace is None:
             return False
+        if self._allowance is not None:
+            self._allowance.step_aside()
         pace.spend(records - old, old, data_bytes)
         return pace.is_due
 
@@ -214,51 +243,69 @@ class Budget:
         self._noted = _Noted(end, now, tally.records, tally.bytes)
 
     def take_back(self, reading: Reading, wire_bytes: int) -> None:
-        """The connection was lost with so many bytes still in this process: their records were not delivered."""
+        """The connection was lost with so many bytes still in this process: their records were not delivered. Never
+        more is taken back than was taken."""
         if self._count is None or wire_bytes <= 0:
             return
-        lost = Usage()
+        lost, most = Usage(), self.tally.records
         for block, a, b in reading.unsent(wire_bytes):
             gaps = {gap.entry for gap in block.gaps}
-            for k in range(a, b):
+            for k in range(b - 1, a - 1, -1):
                 if k in gaps:
                     continue
+                if lost.records + lost.replayed_records == most:
+                    break
                 size, units = block.data_bytes(k, k + 1), block.units(k, k + 1)
                 if block.times[k] < self._live_from_ms:
                     lost += Usage(units=units, replayed_records=1, replayed_bytes=size)
                 else:
                     lost += Usage(records=1, bytes=size, units=units)
         tally = self.tally
-        if lost.records + lost.replayed_records <= tally.records:
-            tally.records -= lost.records + lost.replayed_records
-            tally.bytes -= lost.bytes + lost.replayed_bytes
-            self._count.take_back(lost.records, lost.bytes, lost.units, lost.replayed_records, lost.replayed_bytes)
-            if self._books.evidence is not None:
-                self._books.evidence.take_back(
-                    self._grant,
-                    session=self._session,
-                    transport=tally.kind.protocol,
-                    records=lost.records + lost.replayed_records,
-                )
+        tally.records -= lost.records + lost.replayed_records
+        tally.bytes -= lost.bytes + lost.replayed_bytes
+        self._count.take_back(lost.records, lost.bytes, lost.units, lost.replayed_records, lost.replayed_bytes)
+        if self._books.evidence is not None:
+            self._books.evidence.take_back(
+                self._grant,
+                session=self._session,
+                transport=tally.kind.protocol,
+                records=lost.records + lost.replayed_records,
+            )
 
     def renew(self, grant: Grant, reading: Reading | None, *, now: float) -> None:
         """From now on the read goes on under another grant."""
-        before = self._grant
-        if (grant.tenant, grant.application, grant.plan) == (before.tenant, before.application, before.plan):
+        if _accounted(grant) == _accounted(self._grant):
             self._grant = grant
             return
         if reading is not None:
             self.settle(reading, now=now)
         self._grant = grant
-        if self._pace is not None:
-            self._pace.close()
+        self._end_limits()
         self._pace = self._books.pace(grant)
         if self._count is not None:
             self._count.renew(grant)
 
     def end(self) -> None:
         """The read is over. Idempotent is not needed: a read ends once."""
-        if self._pace is not None:
-            self._pace.close()
+        self._end_limits()
         if self._count is not None:
             self._count.end()
+
+    def _end_limits(self) -> None:
+        allowance, self._allowance = self._allowance, None
+        if allowance is not None:
+            allowance.leave()
+        if self._pace is not None:
+            self._pace.close()
+
+
+def _room(pace: Pace, *, replayed: bool) -> tuple[int, int]:
+    """Records and bytes of data that may be sent now; of neither where there is nothing of one."""
+    records = pace.room(replayed=replayed)
+    data_bytes = pace.bytes_room()
+    return (records, data_bytes) if records > 0 and data_bytes > 0 else (0, 0)
+
+
+def _accounted(grant: Grant) -> tuple[object, ...]:
+    """What it is accounted for under."""
+    return grant.tenant, grant.application, grant.plan, grant.billable

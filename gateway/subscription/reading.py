@@ -149,19 +149,26 @@ class Reading:
         walk = self._walk
         view = self._view
         if self._track is not None or walk.mode != "shared" or self._runs or self._after_gap:
-            return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
+            return self._take_within(max_records, max_data_bytes)
         piece = view.tail
         if piece is None or view.tail_index != walk.index:
             if walk.is_lost or not view.is_shared:
-                return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
+                return self._take_within(max_records, max_data_bytes)
             # Within the usual bounds, so that it is the same for whoever may have all of it.
             piece = view.take(walk.index)
         if piece is None or piece.gap is not None or piece.records > max_records or piece.data_bytes > max_data_bytes:
-            return self.take(max_records=max_records, max_data_bytes=max_data_bytes)
+            return self._take_within(max_records, max_data_bytes)
         walk.index = piece.stop
         walk.trail = piece.trail
         walk.given += piece.records
         return piece
+
+    def _take_within(self, max_records: int, max_data_bytes: int) -> Slice | None:
+        # A slice is bounded anyway: what is wider than it is no bound, and slices without one are shared.
+        return self.take(
+            max_records=min(max_records, SLICE_RECORDS),
+            max_data_bytes=UNBOUNDED if max_data_bytes >= SLICE_BYTES else max_data_bytes,
+        )
 
     @property
     def mode(self) -> Mode:

@@ -108,6 +108,7 @@ class Registry:
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
         hub.on_feed_over.append(self._end_all_of)
+        pump.after_round.append(self._books.settle)
 
     def __len__(self) -> int:
         return len(self.roster)

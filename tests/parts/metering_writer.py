@@ -27,6 +27,7 @@ def main() -> None:
     counted = 0
     while True:
         reads[counted % 5].add(1, 10, 1)
+        meter.flush()
         counted += 1
         os.write(1, counted.to_bytes(8, "little"))
 
@@ -42,6 +43,7 @@ async def publish(meter: Meter, bootstrap: str, topic: str) -> None:
     meter.begin(grant("acme"), transport="ws").add(42, 420, 42)
     await Publisher(meter, producer, clock=SystemClock(), node="n").publish()
     meter.begin(grant("acme"), transport="ws").add(3, 30, 3)
+    meter.flush()
     os.write(1, (45).to_bytes(8, "little"))
     await asyncio.Event().wait()
 
