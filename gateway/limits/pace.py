@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from gateway.limits.lease import Lease
-from gateway.limits.line import Needs, Waiter
-
-if TYPE_CHECKING:
-    from gateway.limits.account import Account
+from gateway.limits.line import Line, Needs, Waiter
 
 __all__ = ["PLENTY", "Hindrance", "NarrowPace", "Pace", "Waiter"]
 
@@ -29,6 +27,36 @@ class Hindrance:
     unit: str
     resume_in_ms: int
     is_over: bool = True
+
+
+class Purse(Protocol):
+    """What a tenant's reads of one plan share; ``account.Account`` is one."""
+
+    line: Line
+
+    def room(self, pace: Pace, lease: Lease, turn: int) -> int:
+        """What a read may have of a lease, where that takes a second look."""
+        ...
+
+    def spend(self, leases: Iterable[Lease], count: int) -> None:
+        """Take so many of each, whether they are there or not."""
+        ...
+
+    def mark(self) -> None:
+        """There is less than there should be."""
+        ...
+
+    def enqueue(self, pace: Pace, waiter: Waiter) -> None:
+        """Wake it when it is this read's turn."""
+        ...
+
+    def hindrance(self, lease: Lease) -> Hindrance:
+        """What a read meets that finds no room in this lease."""
+        ...
+
+    def leave(self, pace: Pace) -> None:
+        """The read is over."""
+        ...
 
 
 class Pace:
@@ -54,7 +82,7 @@ class Pace:
     is_due = False
     """There is no quota here to tell of."""
 
-    def __init__(self, account: Account, records: Lease, replayed: Lease, data_bytes: Lease) -> None:
+    def __init__(self, account: Purse, records: Lease, replayed: Lease, data_bytes: Lease) -> None:
         self._account = account
         self._line = account.line
         self._records = records
@@ -138,7 +166,7 @@ class NarrowPace(Pace):
 
     def __init__(
         self,
-        account: Account,
+        account: Purse,
         records: tuple[Lease, ...],
         replayed: tuple[Lease, ...],
         data_bytes: tuple[Lease, ...],
