@@ -373,6 +373,20 @@ async def test_whoever_only_waits_for_its_first_share_is_told_nothing() -> None:
         assert outlet.said("throttled") == []
 
 
+async def test_who_turns_out_to_be_over_its_rate_while_it_waits_is_told_then() -> None:
+    pace = FakePace(0)
+    pace.is_over = False
+    async with bench(pace) as b:
+        _, outlet = await b.open()
+        b.produce(2)
+        assert outlet.messages == []
+        pace.is_over = True
+        b.clock.advance(1)
+        await until(lambda: len(outlet.said("throttled")) == 1)
+        pace.give(5)
+        await until(lambda: outlet.numbers() == [0, 1])
+
+
 async def test_a_held_stream_still_passes_what_is_not_for_it() -> None:
     pace = FakePace(0)
     async with bench(pace) as b:

@@ -143,6 +143,19 @@ async def test_a_record_larger_than_the_bucket_is_sent_and_leaves_a_debt(here: N
     one.close()
 
 
+async def test_a_debt_is_told_at_once_with_the_time_it_takes(here: Node) -> None:
+    one, woken = pace(here, bytes_per_second=rate(200, 200)), Woken()
+    one.wait(woken)
+    await until(lambda: one.bytes_room() > 0)
+    one.spend(1, 0, 1_500)
+    assert one.bytes_room() == 0
+    told = one.hindrance()
+    assert (told.limit, told.is_over) == ("bytes_per_second", True)
+    # What was borrowed is gone, and what the tenant has beside it is less than what is owed.
+    assert 6_000 <= told.resume_in_ms <= 7_500
+    one.close()
+
+
 async def test_a_tighter_limit_of_one_stream_holds_that_stream_alone(here: Node) -> None:
     limits = {
         "records_per_second": rate(1000, 1000),

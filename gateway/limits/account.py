@@ -173,7 +173,8 @@ class Account:
         now_us = self._lender.now_us()
         unit = next(unit for unit in _UNITS if unit in lease.limit)
         resume_in_ms = max(1, math.ceil(lease.resume_in_us(now_us=now_us) / 1000))
-        return Hindrance(lease.limit, lease.told_rate, unit, resume_in_ms, lease.is_over(now_us=now_us))
+        is_over = lease.is_over(now_us=now_us) or lease.is_spent(now_us=now_us)
+        return Hindrance(lease.limit, lease.told_rate, unit, resume_in_ms, is_over)
 
     # ---- requests ------------------------------------------------------------------------------------------------
 

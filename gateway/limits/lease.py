@@ -120,6 +120,10 @@ class Lease:
             self._local is not None or self._coming or self._retry_us > now_us or (self.is_known and self._level < 0)
         )
 
+    def is_spent(self, *, now_us: int) -> bool:
+        """As far as is known here, there is nothing to be had anywhere: what was sent has taken it all, or more."""
+        return self.left <= 0 and self.is_known and self._guess(now_us) + self.left < 1
+
     def ripen(self, *, now_us: int) -> None:
         """Add to ``left`` what has come by now."""
         if self._local is not None:
@@ -161,9 +165,13 @@ class Lease:
         return max(STEP_US, self._coming[-1][1] - now_us)
 
     def resume_in_us(self, *, now_us: int) -> int:
-        """About how long until something may be sent again."""
-        known = self.ripe_in_us(now_us=now_us)
-        return self.rate.time_of(max(1, 1 - self.left)) if known is None else known
+        """About how long until something may be sent again, with what is owed and not told yet."""
+        known = self.ripe_in_us(now_us=now_us) or 0
+        lacking = 1 - self.left - self.unripe()
+        if lacking <= 0 or self._local is not None:
+            return known
+        promised_us = max(0, self._coming[-1][1] - now_us) if self._coming else 0
+        return max(known, promised_us + self.rate.time_of(lacking))
 
     def remaining(self, *, now_us: int) -> int:
         """What the tenant has left over all nodes, as far as this one can tell without asking."""

@@ -131,6 +131,11 @@ class Budget:
         self._is_told = False
         return False
 
+    @property
+    def was_held(self) -> bool:
+        """Whether the last take gave nothing since the plan's rates allowed none."""
+        return self._is_held
+
     def wait(self, waiter: Waiter) -> None:
         """Have the waiter woken when there may be room."""
         if self._pace is not None:

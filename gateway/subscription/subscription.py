@@ -24,6 +24,8 @@ from gateway.subscription.wheel import Timer, TimerWheel
 
 log = logging.getLogger("gateway.subscription")
 TOO_SLOW_SECONDS: Final = 20.0
+EXPLAIN_SECONDS: Final = 0.2
+"""By then it is known whether a read waits for a rate, or for the answer to its tenant's first question only."""
 
 
 class Subscription:
@@ -36,6 +38,7 @@ class Subscription:
     __slots__ = (
         "_clock",
         "_cursor",
+        "_explaining",
         "_heartbeat",
         "_heartbeat_seconds",
         "_idle",
@@ -98,6 +101,7 @@ class Subscription:
         self._routed = False
         self._heartbeat: Timer | None = None
         self._pacing: Timer | None = None
+        self._explaining: Timer | None = None
         self._term = Term(wheel, clock, self)
 
     def start(self, reading: Reading) -> None:
@@ -210,6 +214,18 @@ class Subscription:
         """The plan's rates allow no more for now: nothing is dropped, and the order stays."""
         self._leave_feed()
         self.budget.wait(self)
+        self._say_throttled()
+
+    def _say_throttled(self) -> None:
+        """Tell why nothing comes; where that is not known yet, as soon as it is."""
+        if self._explaining is not None:
+            self._explaining.cancel()
+            self._explaining = None
+        if self.ended is not False or not self.budget.was_held or self._outlet.paused:
+            return
+        if self.budget.hindrance() is None:
+            self._explaining = self._wheel.schedule(EXPLAIN_SECONDS, self._say_throttled)
+            return
         hindrance = self.budget.news()
         if hindrance is not None:
             behind_ms, left_ms = self._standing()
@@ -322,7 +338,7 @@ class Subscription:
         if self.ended is not False:
             return
         self.ended = True if error is None else error
-        for timer in (self._heartbeat, self._pacing):
+        for timer in (self._heartbeat, self._pacing, self._explaining):
             if timer is not None:
                 timer.cancel()
         self._term.close()
