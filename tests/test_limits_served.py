@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -24,6 +25,7 @@ from tests.parts.gateway import UNLIMITED, Deployment, GatewayProcess, catalog, 
 from tests.parts.hook import Hook, hook
 from tests.parts.kafka import Kafka
 from tests.parts.redis import RedisServer, server
+from tests.parts.serving import RawClient, request
 
 RECORDS = 700
 ORIGIN = "https://app.example"
@@ -56,6 +58,9 @@ PLANS: dict[str, dict[str, Any]] = {
     "press": {"connections": 1, "records_per_day": 50},
     "news": {"records_per_day": 100},
     "marks": {"records_per_day": 100},
+    "again": {"requests_per_second": {"rate": 0.1, "burst": 2}},
+    "paced": {"records_per_second": {"rate": 0.5, "burst": 1}},
+    "indebted": {"bytes_per_second": {"rate": 4, "burst": 4}},
     "free": {},
 }
 
@@ -251,6 +256,47 @@ async def test_requests_over_the_rate_are_told_when_to_come_back(stage: Stage, c
             assert (await client.get(f"{node.base_url}{path}", headers=headers)).status_code in (200, 404, 429)
 
 
+async def test_who_asks_on_and_on_is_told_each_time_and_counted_each_time(stage: Stage) -> None:
+    place = urlsplit(stage.a.base_url)
+    head = request(
+        "/v1/streams/numbers/records?from=earliest&wait=0", f"Authorization: {stage.headers('again')['Authorization']}"
+    )
+    said, limits = len(stage.a.log()), limited(stage.a, "again")
+    client = RawClient(*await asyncio.open_connection(place.hostname, place.port))
+    answers = []
+    for _ in range(40):
+        await client.say(head)
+        answers.append(await client.answer())
+    client.leave()
+    await client.writer.wait_closed()
+    refused = [answer for answer in answers if answer.status == 429]
+    assert {answer.status for answer in answers} == {200, 429}
+    assert len(refused) >= 30
+    for answer in refused:
+        told = answer.problem()
+        assert told["correlation_id"] == answer.headers["x-correlation-id"]
+        assert int(answer.headers["retry-after"]) == -(-told["retry_after_ms"] // 1000)
+        assert parsed(answer.headers["ratelimit"])["requests_per_second"]["r"] == "0"
+    assert len({tuple(answer.headers) for answer in refused}) == 1
+    assert len({tuple(answer.problem()) for answer in refused}) == 1
+    assert limited(stage.a, "again") - limits == len(refused)
+    lines = [json.loads(line) for line in stage.a.log()[said:].splitlines() if '"again-app"' in line]
+    access = [line for line in lines if line["event"] == "access"]
+    assert [line["status"] for line in access] == [answer.status for answer in answers]
+    assert [line["correlation_id"] for line in access] == [answer.headers["x-correlation-id"] for answer in answers]
+    assert len({tuple(line) for line in access if line["status"] == 429}) == 1
+
+
+def limited(node: GatewayProcess, plan: str) -> float:
+    """How many requests of this plan were refused, as the metrics count them."""
+    found = re.findall(
+        rf'^gateway_limited_total{{.*plan="{plan}".*}} (\S+)$',
+        httpx.get(f"{node.admin_url}/metrics").text,
+        re.MULTILINE,
+    )
+    return sum(map(float, found))
+
+
 async def test_fields_are_on_every_answer_to_a_known_caller(stage: Stage, client: httpx.AsyncClient) -> None:
     headers = stage.headers("seen")
     for suffix in ("records", "sse", "ndjson"):
@@ -396,6 +442,27 @@ async def test_a_quota_of_bytes_ends_with_at_most_one_record_more(stage: Stage, 
     sent = [len(json.dumps(frame["data"], separators=(",", ":"))) for frame in told if frame["type"] == "record"]
     assert 1000 <= sum(sent) < 1000 + max(sent)
     assert told[-1]["code"] == "quota_exceeded"
+
+
+# ---- rates -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("tenant", "unit"), [("paced", "records_per_second"), ("indebted", "bytes_per_second")])
+async def test_who_has_used_up_its_burst_hears_why_before_the_next_record_comes(
+    stage: Stage, client: httpx.AsyncClient, tenant: str, unit: str
+) -> None:
+    query = {"from": "earliest"}
+    async with reading(client, stage, stage.a, tenant, "ndjson", **query) as answer, asyncio.timeout(60):
+        types: list[str] = []
+        async for line in answer.aiter_lines():
+            told = json.loads(line)
+            if told["type"] in ("record", "throttled"):
+                types.append(told["type"])
+            if types[-2:] == ["record", "throttled"]:
+                break
+    assert types == ["record", "throttled"]
+    assert told["unit"] == unit
+    assert 0 < told["resume_in_ms"] <= 3_000
 
 
 # ---- addresses -----------------------------------------------------------------------------------------------------
