@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from gateway.admin.errors import TenantNotFound
 from gateway.alerts.store import AlertStore
 from gateway.auth.revocation import Kind, Revocation
 from gateway.billing.office import StatementOffice
+from gateway.catalog.problems import nearest, spell
 from gateway.clock import Clock
 from gateway.control import Control
 from gateway.database.audit import Entry
-from gateway.errors import SessionNotFound, Unavailable
+from gateway.errors import BadRequest, SessionNotFound, Unavailable
 from gateway.limits.busiest import Busiest
+from gateway.limits.spending import Spendings, told_of
 from gateway.metering.desk import UsageDesk
 from gateway.nodes.bus import Bus
 from gateway.subscription.sessions import Sessions
@@ -39,6 +41,7 @@ class Administration:
         statements: StatementOffice | None = None,
         busiest: Busiest | None = None,
         alerts: AlertStore | None = None,
+        spendings: Spendings | None = None,
     ) -> None:
         """``busiest`` None: nothing is limited here; ``usage`` None: nothing is metered here; ``statements`` None: none
         are made."""
@@ -51,12 +54,22 @@ class Administration:
         self.statements = statements
         self._busiest = busiest
         self._alerts = alerts
+        self._spendings = spendings
 
     async def sessions(self) -> list[dict[str, Any]]:
         return await self._sessions.all()
 
     async def limits(self, *, limit: int) -> list[dict[str, Any]]:
         return [] if self._busiest is None else await self._busiest.all(limit=limit)
+
+    def spend_limits(self, *, limit: int) -> list[dict[str, Any]]:
+        accounts, known = self._control.snapshot().catalog.accounts, self._spendings
+        found = []
+        for tenant, account in sorted(accounts.items()):
+            told = told_of(account.get("spend_limit"), None if known is None else known.of(tenant))
+            if told is not None:
+                found.append({"tenant": tenant, **told})
+        return sorted(found, key=lambda one: -(one["used_percent"] or 0))[:limit]
 
     async def alerts(self, *, limit: int) -> list[dict[str, Any]]:
         return [] if self._alerts is None else await self._control.work(self._alerts.read, limit=limit)
@@ -67,14 +80,35 @@ class Administration:
             raise SessionNotFound
 
     async def revoke(self, kind: Kind, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
-        end = self._clock.now() + self._control.longest_token_seconds if until is None else until
+        now = self._clock.now()
+        end = now + self._control.longest_token_seconds if until is None else until
+        if end <= now:
+            raise BadRequest(f"until {_moment(end)}: a time to come is needed; it is {_moment(now)} now.")
+        await self._refuse_unknown(tenant=value if kind == "tenant" else None, issuer=issuer)
         revocation = Revocation(kind, value, end, issuer)
         # The token's id and the subject are a person's: the log holds what identifies them to who knows them.
         target = f"{kind}:{value}" if kind in ("client_id", "tenant") else f"{kind}:{_digest(value)}"
-        after = {"until": format_rfc3339(round(end * 1000)), "issuer": issuer}
+        after = {"until": _moment(end), "issuer": issuer}
         await self._control.revoke(revocation, self._entry(actor, "revocation.add", target, after=after))
         await self._tell()
         return end
+
+    async def _refuse_unknown(self, *, tenant: str | None, issuer: str | None) -> None:
+        """Raises BadRequest for names that would withdraw nothing, now or ever: a mistake while somebody reads on.
+
+        Tokens, subjects and applications are taken as they come: the catalog may have forgotten an application whose
+        tokens are about, and of the others it knows none.
+        """
+        catalog = self._control.snapshot().catalog
+        if issuer is not None and issuer not in catalog.issuers:
+            known = ", ".join(catalog.issuers) or "none is configured"
+            raise BadRequest(f"issuer {spell(issuer)}: allowed are {known}{_hint(issuer, catalog.issuers)}")
+        if tenant is not None and catalog.tenant(tenant) is None:
+            # It may be as new as the catalog of another node.
+            await self._control.catch_up()
+            names = [one.name for one in self._control.snapshot().catalog.tenants]
+            if tenant not in names:
+                raise BadRequest(f"tenant {spell(tenant)}: the catalog holds none of this name{_hint(tenant, names)}")
 
     async def tenant(self, name: str) -> dict[str, Any]:
         tenant = self._control.snapshot().catalog.tenant(name)
@@ -165,6 +199,15 @@ class Administration:
 
     def _entry(self, actor: str, action: str, target: str, *, before: Any = None, after: Any = None) -> Entry:
         return Entry(format_rfc3339(round(self._clock.now() * 1000)), actor, action, target, before, after)
+
+
+def _moment(epoch_seconds: float) -> str:
+    return format_rfc3339(round(epoch_seconds * 1000))
+
+
+def _hint(name: str, choices: Sequence[str]) -> str:
+    near = nearest(name, choices)
+    return f"; did you mean {near}?" if near else "."
 
 
 def _digest(value: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Coroutine, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -14,6 +14,8 @@ from starlette.types import ASGIApp
 from gateway import __version__, metered
 from gateway.admin.app import create_admin_app
 from gateway.administration import CATALOG_BELL, Administration
+from gateway.auth.shared_tickets import SharedTickets
+from gateway.auth.ticket_rows import TicketRows
 from gateway.auth.ticket_store import RedisTickets
 from gateway.auth.tickets import MemoryTickets, Tickets
 from gateway.bookkeeping import Bookkeeping
@@ -51,6 +53,7 @@ from gateway.subscription.registry import Registry
 from gateway.subscription.sessions import Sessions
 from gateway.subscription.watch import Watch
 from gateway.subscription.wheel import TimerWheel
+from gateway.takedown import Takedown
 from gateway.transport.cors import OriginNaming, Preflights, own_origin
 from gateway.transport.forwarded import ClientNaming, TrustedProxies
 from gateway.transport.gate import Gate
@@ -64,11 +67,16 @@ PREFILL_BYTES: Final = 32 * 1024 * 1024
 """What a log reads back when it starts, so that readers who reconnect after a restart find their place in it."""
 
 CLOSE_SHARE: Final = 0.5
-"""The part of the drain that is kept for connections to close after their goodbye."""
+LAST_SHARE: Final = 0.2
+"""The part of the drain that is kept for connections to close after their goodbye, and the part of all of it that is
+kept for what comes behind the connections."""
 
-CANCEL_SECONDS: Final = 0.5
-CLOSE_SECONDS: Final = 3.0
-"""What is kept of it for connections that do not close by themselves, and for everything behind them."""
+LEAST_STOP_SECONDS: Final = 5.0
+"""What everything behind the goodbyes may take together where the drain is shorter."""
+
+FLUSH_SECONDS: Final = 0.5
+EXIT_SECONDS: Final = 0.5
+"""What the last telling of usage gets at the least, and what is kept for the process to go when all is closed."""
 
 
 class Gateway:
@@ -81,7 +89,7 @@ class Gateway:
         self._listens = listens
         self._public: Listener | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._closers: list[Callable[[], Awaitable[object]]] = []
+        self._takedown = Takedown(self._clock)
         self._replays: list[ReplayPool] = []
         self._counters = Counters()
 
@@ -93,7 +101,7 @@ class Gateway:
         try:
             await self._start()
         except BaseException:
-            await self._close()
+            await self._close(until=self._clock.monotonic() + self.stop_seconds)
             raise
 
     async def _start(self) -> None:
@@ -101,11 +109,11 @@ class Gateway:
         clusters = kafka_clusters(settings, clock=clock)
         self._telemetry = await asyncio.to_thread(telemetry, settings)
         if self._telemetry is not None:
-            self._closers.append(partial(asyncio.to_thread, self._telemetry.close))
+            self._takedown.add("telemetry", partial(asyncio.to_thread, self._telemetry.close))
         self._keyring = Keyring(settings, clock=clock, counters=self._counters)
-        self._closers.append(self._keyring.close)
+        self._takedown.add("keys", self._keyring.close)
         self._control = await asyncio.to_thread(Control, settings, clock=clock, keyring=self._keyring)
-        self._closers.append(self._control.close)
+        self._takedown.add("database", self._control.close)
         await self._control.open()
 
         pump, wheel = Pump(), TimerWheel(clock)
@@ -123,7 +131,7 @@ class Gateway:
             incarnation=self._control.incarnation,
             next_incarnation=self._control.next_incarnation,
         )
-        self._closers.append(self._hub.close)
+        self._takedown.add("topics", self._hub.close)
         await self._open_books(clusters)
         self._registry = Registry(
             self._hub,
@@ -138,6 +146,7 @@ class Gateway:
                 pace=self._limiting.admission.pace,
                 meter=None if self._metering is None else self._metering.meter,
                 evidence=self._bookkeeping.evidence,
+                allowances=self._limiting.allowances,
             ),
         )
         self._watch = Watch(self._registry, self._grant, moment=self._control.snapshot, clock=clock, wheel=wheel)
@@ -146,7 +155,7 @@ class Gateway:
         self._spending = SpendWatch(
             self._statements.drafting,
             control=self._control,
-            stops=self._limiting.admission.stops,
+            spendings=self._limiting.admission.spendings,
             registry=self._registry,
             clock=clock,
         )
@@ -166,9 +175,8 @@ class Gateway:
         settings, clock = self._settings, self._clock
         self._redis = self._open_redis()
         self._bus = None if self._redis is None else Bus(self._redis.client)
-        self._tickets = Tickets(
-            MemoryTickets(clock) if self._redis is None else RedisTickets(self._redis.client), clock
-        )
+        self._shared_tickets = None if self._redis is None else self._open_tickets(self._redis)
+        self._tickets = Tickets(self._shared_tickets or MemoryTickets(clock), clock)
         self._limiting = Limiting(
             settings,
             redis=self._redis,
@@ -177,12 +185,12 @@ class Gateway:
             clock=clock,
             counters=self._counters,
         )
-        self._closers.append(self._limiting.close)
+        self._takedown.add("limits", self._limiting.close)
         self._metering = await asyncio.to_thread(
             partial(metering, database=self._control.database, run=self._control.work, clock=clock), settings, clusters
         )
         if self._metering is not None:
-            self._closers.append(self._metering.close)
+            self._takedown.add("metering", self._metering.close)
         self._bookkeeping = Bookkeeping(
             settings,
             control=self._control,
@@ -190,9 +198,9 @@ class Gateway:
             counters=self._counters,
             meter=None if self._metering is None else self._metering.meter,
         )
-        self._closers.append(self._bookkeeping.upkeep.close)
+        self._takedown.add("notes of deliveries", self._bookkeeping.upkeep.close)
         self._statements = ServedStatements(settings, self._control, clock=clock)
-        self._closers.append(self._statements.close)
+        self._takedown.add("statements", self._statements.close)
 
     async def _open_ports(self, clusters: Mapping[str, KafkaCluster], openings: Openings) -> None:
         settings = self._settings
@@ -229,6 +237,7 @@ class Gateway:
             usage=self._bookkeeping.desk,
             busiest=self._limiting.busiest,
             alerts=self._limiting.alerts,
+            spendings=self._limiting.admission.spendings,
         )
         tokens = [token.get_secret_value() for token in settings.admin.tokens]
         admin = create_admin_app(health=self._health, metrics=metrics, administration=administration, tokens=tokens)
@@ -249,6 +258,8 @@ class Gateway:
         self._spawn("meter", self._registry.follow_meter())
         self._spawn("spending", self._spending.run())
         self._spawn("tickets", self._tickets.run())
+        if self._shared_tickets is not None:
+            self._spawn("moved tickets", self._shared_tickets.run())
         for name, work in (*self._limiting.tasks(), *self._statements.tasks()):
             self._spawn(name, work)
         if self._metering is not None:
@@ -269,14 +280,14 @@ class Gateway:
         bus.on_question("end", self._sessions.answer_end)
         bus.on_question("refresh", self._sessions.answer_refresh)
         self._spawn("nodes", bus.run())
-        self._closers.append(bus.close)
+        self._takedown.add("nodes", bus.close)
 
     def _grant(self, principal: Principal, stream: str, transport: Transport) -> Grant:
         return self._control.snapshot().grant(principal, stream, transport, now=self._clock.now())
 
     async def _listen(self, listener: Listener) -> None:
         await listener.start()
-        self._closers.append(partial(listener.close, timeout_seconds=0))
+        self._takedown.add(f"{listener.name} port", partial(listener.close, timeout_seconds=0))
 
     def _listener(self, app: ASGIApp, port: HttpSettings | AdminSettings, *, name: str) -> Listener:
         authorities = port.tls_client_ca_file if isinstance(port, AdminSettings) else None
@@ -337,7 +348,8 @@ class Gateway:
         offsets = Offsets(cluster)
         replays = ReplayPool(cluster, offsets)
         self._replays.append(replays)
-        self._closers += [cluster.close, replays.close]
+        self._takedown.add(f"kafka {cluster.name}", cluster.close)
+        self._takedown.add(f"old reads of kafka {cluster.name}", replays.close)
 
         def reader(feed: TopicFeed) -> TopicReader:
             return TopicReader(
@@ -366,8 +378,12 @@ class Gateway:
     def _open_redis(self) -> RedisLink | None:
         redis = redis_link(self._settings)
         if redis is not None:
-            self._closers.append(redis.close)
+            self._takedown.add("redis", redis.close)
         return redis
+
+    def _open_tickets(self, redis: RedisLink) -> SharedTickets:
+        rows = TicketRows(self._control.database, node=secrets.token_hex(8))
+        return SharedTickets(RedisTickets(redis.client), rows, work=self._control.work, clock=self._clock)
 
     def _sockets(self) -> dict[str, int]:
         """Open connections by listener."""
@@ -388,11 +404,24 @@ class Gateway:
         event(log, logging.INFO, "reloaded", streams=len(self._control.snapshot().contracts))
         return []
 
+    @property
+    def stop_seconds(self) -> float:
+        """How long a stop may take."""
+        return max(self._settings.stream.drain_seconds, LEAST_STOP_SECONDS)
+
+    @property
+    def waiting_for(self) -> str:
+        """What a stop that goes on waits for; empty where nothing is."""
+        return self._takedown.waiting_for
+
     async def stop(self) -> None:
-        """Drain: not ready, goodbye with its cursor to every stream, then close. Within ``stream.drain_seconds``."""
-        drain_seconds = self._settings.stream.drain_seconds
-        until = self._clock.monotonic() + drain_seconds
+        """Drain: not ready, goodbye with its cursor to every stream, then close. Within ``stop_seconds``, also where a
+        neighbour hangs: what would take longer is left as a crash leaves it."""
+        drain_seconds, clock, step = self._settings.stream.drain_seconds, self._clock, self._takedown.step
+        until = clock.monotonic() + self.stop_seconds - EXIT_SECONDS
+        last_seconds = LAST_SHARE * self.stop_seconds
         self._health.drain()
+        self._takedown.waiting_for = "streams"
         event(log, logging.INFO, "draining", streams=len(self._registry), seconds=drain_seconds)
         try:
             goodbye_seconds = drain_seconds * (1 - CLOSE_SHARE)
@@ -401,21 +430,19 @@ class Gateway:
         except TimeoutError:
             event(log, logging.WARNING, "drain_cut", streams=len(self._registry))
         if self._public is not None:
-            await self._public.close(timeout_seconds=max(0.0, until - self._clock.monotonic() - CLOSE_SECONDS))
-        await metered.drain(self._metering, left_seconds=until - self._clock.monotonic())
-        await self._close()
+            left_seconds = max(0.0, until - last_seconds - clock.monotonic())
+            closing = self._public.close(timeout_seconds=left_seconds)
+            await step("connections", closing, until=until - last_seconds / 2)
+        left_seconds = max(FLUSH_SECONDS, until - last_seconds / 4 - clock.monotonic())
+        telling = metered.drain(self._metering, within_seconds=left_seconds)
+        await step("usage", telling, until=clock.monotonic() + left_seconds)
+        await self._close(until=until)
         event(log, logging.INFO, "stopped")
 
-    async def _close(self) -> None:
-        running = {task for task in self._tasks if not task.done()}
-        while running:
-            for task in running:
-                # Again until it has ended: the Redis client may lose a cancellation that reaches it while it talks.
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=CANCEL_SECONDS)
+    async def _close(self, *, until: float) -> None:
+        await self._takedown.end(self._tasks, until=until)
         self._tasks.clear()
-        while self._closers:
-            await self._closers.pop()()
+        await self._takedown.close(until=until)
 
 
 def _tell_if_failed(task: asyncio.Task[None]) -> None:

@@ -13,7 +13,7 @@ from gateway.auth.issuer_store import Issued
 from gateway.auth.revocation import Revocation, Revocations
 from gateway.auth.store import RevocationStore
 from gateway.catalog.catalog import Catalog
-from gateway.catalog.compatibility import breaking_without_major
+from gateway.catalog.compatibility import access_changes, refused_by_reload
 from gateway.catalog.contracts import Contracts, load_contracts
 from gateway.catalog.store import Store
 from gateway.clock import Clock
@@ -103,8 +103,8 @@ class Control:
                 await asyncio.sleep(START_RETRY_SECONDS)
         snapshot = Snapshot(self._contracts, loaded.catalog, self._verifier, loaded.revocations)
         self._take(loaded, snapshot)
-        if self._keyring.authority is not None:
-            self._keyring.authority.keys.ask = self.catch_up
+        if self._keyring.signing is not None:
+            self._keyring.signing.ask = self.catch_up
 
     def _open(self) -> _Loaded:
         with at_start():
@@ -132,7 +132,7 @@ class Control:
         # One after the other: of two loads at once the older one could come to its end last, and stay.
         async with self._reloading:
             try:
-                loaded, snapshot, taking = await asyncio.to_thread(self._load, also)
+                loaded, snapshot, taking, withdrawn = await asyncio.to_thread(self._load, also)
             except ConfigurationProblems as error:
                 self._refused = error.problems
                 raise
@@ -140,17 +140,21 @@ class Control:
                 take()
             self._refused = []
             self._take(loaded, snapshot)
+            for stream, changes in withdrawn.items():
+                event(log, logging.WARNING, "access_changed", stream=stream, changes=changes)
         # With the lock given back: an issuer that hangs must not keep a withdrawal waiting.
         await self._keyring.refresh()
 
-    def _load(self, also: Sequence[Preparation]) -> tuple[_Loaded, Snapshot, list[Callable[[], None]]]:
+    def _load(
+        self, also: Sequence[Preparation]
+    ) -> tuple[_Loaded, Snapshot, list[Callable[[], None]], dict[str, list[str]]]:
         problems: list[str] = []
         prepared = [_collect(problems, prepare) for prepare in also]
         contracts = _collect(problems, self._load_contracts)
         verifier = _collect(problems, self._keyring.load)
         if contracts is not None:
             # Only while running: what a process starts with is what its operator decided to start with.
-            problems += breaking_without_major(self._snapshot.contracts, contracts)
+            problems += refused_by_reload(self._snapshot.contracts, contracts)
             contracts = contracts.keeping(self._snapshot.contracts)
         if contracts is None or verifier is None or problems:
             raise ConfigurationProblems(problems)
@@ -159,7 +163,8 @@ class Control:
         except Unavailable as error:
             raise ConfigurationProblems([str(error)]) from error
         snapshot = Snapshot(contracts, loaded.catalog, verifier, loaded.revocations)
-        return loaded, snapshot, [take for take in prepared if take is not None]
+        withdrawn = access_changes(self._snapshot.contracts, contracts)
+        return loaded, snapshot, [take for take in prepared if take is not None], withdrawn
 
     def _load_database(self) -> _Loaded:
         revision, catalog = self._store.load_catalog(self._settings.auth.issuer_names())
@@ -168,9 +173,10 @@ class Control:
 
     def _take(self, loaded: _Loaded, snapshot: Snapshot) -> None:
         self._revision, self._snapshot = loaded.revision, snapshot
-        if self._keyring.authority is not None and loaded.issued is not None:
-            self._keyring.authority.keys.take(loaded.issued.keys)
-            self._keyring.authority.take(loaded.issued.secrets)
+        if self._keyring.signing is not None and loaded.issued is not None:
+            self._keyring.signing.take(loaded.issued.keys)
+            if self._keyring.authority is not None:
+                self._keyring.authority.take(loaded.issued.secrets)
         for call in self.on_change:
             call()
 

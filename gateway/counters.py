@@ -122,7 +122,8 @@ class Counters:
         self.closes: Counter[tuple[str, Transport, str]] = Counter()
         self.requests: Counter[tuple[str, str, int]] = Counter()
         self.refused_tokens: Counter[str] = Counter()
-        self.tokens_accepted: Counter[str] = Counter()
+        # No Counter: each of its steps takes 0.2 µs, and this one comes with every request.
+        self.tokens_accepted = {"verified": 0, "remembered": 0}
         self.tokens_issued: Counter[str] = Counter()
         self.key_fetches: Counter[tuple[str, str]] = Counter()
         self.reloads: Counter[str] = Counter()

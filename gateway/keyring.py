@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from gateway.auth.apart import Apart
 from gateway.auth.authority import Authority
-from gateway.auth.issuer import ALGORITHM, BUILTIN, DevelopmentIssuer
-from gateway.auth.keys import KeySet, KeySource, load_jwks_file
+from gateway.auth.issuer import ALGORITHM, BUILTIN, KEY_FILE, DevelopmentIssuer
+from gateway.auth.keys import KeySource, load_jwks_file
 from gateway.auth.signing import Joined, SigningKeys
 from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.clock import Clock
@@ -31,7 +31,10 @@ class Keyring:
         self._clock = clock
         self._counters = counters
         self._apart = Apart()
-        self.authority = _authority(settings, clock=clock)
+        longest_seconds = settings.auth.max_token_lifetime_seconds
+        self.signing = SigningKeys(clock=clock, longest_seconds=longest_seconds) if settings.auth.builtin.is_on else None
+        """The built-in issuer's keys, which whoever has the database puts here."""
+        self.authority = None if self.signing is None else _authority(settings, self.signing, clock=clock)
         """Gives tokens away, where the settings say so."""
         if self.authority is not None:
             # There with zero from the first scrape on.
@@ -54,8 +57,8 @@ class Keyring:
                 problems += error.problems
         if problems:
             raise ConfigurationProblems(problems)
-        if settings.builtin.is_on:
-            issuers.append(self._builtin())
+        if self.signing is not None:
+            issuers.append(self._builtin(self.signing))
         return TokenVerifier(
             issuers,
             clock=self._clock,
@@ -65,19 +68,13 @@ class Keyring:
             checks=self._counters.tokens_accepted,
         )
 
-    def _builtin(self) -> IssuerSettings:
-        builtin = self._settings.auth.builtin
-        development = None
-        if builtin.enabled:
-            data_dir = self._settings.data.dir
-            development = DevelopmentIssuer(
-                data_dir, issuer=builtin.issuer, audience=builtin.audience, clock=self._clock
-            ).settings()
-        if self.authority is None and development is not None:
-            return development
-        keys: KeySource = KeySet(()) if self.authority is None else self.authority.keys
-        if development is not None and isinstance(development.keys, KeySet):
-            keys = Joined(development.keys, keys)
+    def _builtin(self, signing: SigningKeys) -> IssuerSettings:
+        builtin, data_dir = self._settings.auth.builtin, self._settings.data.dir
+        keys: KeySource = signing
+        if builtin.enabled and (data_dir / KEY_FILE).exists():
+            # The demo's, whose tokens are made before there is a database.
+            own = DevelopmentIssuer(data_dir, issuer=builtin.issuer, audience=builtin.audience, clock=self._clock)
+            keys = Joined(own.keys(), signing)
         return IssuerSettings(
             name=BUILTIN, issuer=builtin.issuer, audience=builtin.audience, keys=keys, algorithms=(ALGORITHM,)
         )
@@ -116,12 +113,12 @@ class Keyring:
         return Status("down", "no issuer's keys could be fetched: no token can be accepted")
 
 
-def _authority(settings: Settings, *, clock: Clock) -> Authority | None:
+def _authority(settings: Settings, keys: SigningKeys, *, clock: Clock) -> Authority | None:
     builtin = settings.auth.builtin
     if not builtin.token_endpoint:
         return None
     return Authority(
-        SigningKeys(clock=clock, longest_seconds=settings.auth.max_token_lifetime_seconds),
+        keys,
         issuer=builtin.issuer,
         audience=builtin.audience,
         token_seconds=builtin.token_seconds,

@@ -7,7 +7,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any, Final
 
-from gateway.alerts.alert import Alert
+from gateway.alerts.alert import Alert, QuotaAlert
 from gateway.alerts.store import AlertStore
 from gateway.alerts.watchman import Watchman
 from gateway.alerts.webhook import Webhook
@@ -17,6 +17,7 @@ from gateway.control import Control
 from gateway.counters import Counters
 from gateway.limits.addresses import Addresses
 from gateway.limits.admission import Admission
+from gateway.limits.allowance import Allowances
 from gateway.limits.breaker import Breaker
 from gateway.limits.breakers import Breakers
 from gateway.limits.busiest import TOPIC, Busiest
@@ -26,7 +27,7 @@ from gateway.limits.quota_redis import RedisQuotas
 from gateway.limits.quota_store import QuotaStore
 from gateway.limits.quotas import Quotas
 from gateway.limits.redis import RedisLink
-from gateway.limits.spending import SpendStops
+from gateway.limits.spending import Spendings
 from gateway.limits.store import MemoryStore, RedisStore
 from gateway.nodes.bus import Bus
 from gateway.observability.health import Check, Status
@@ -80,9 +81,10 @@ class Limiting:
             connections=self.connections,
             quotas=self.quotas,
             addresses=addresses,
-            stops=SpendStops(clock),
+            spendings=Spendings(clock),
             counters=counters,
         )
+        self.allowances = Allowances(self.admission)
         self.busiest = Busiest(limiter, self.connections, self.quotas, refused=self.admission.refused)
         self.alerts = AlertStore(control.database)
         url, secret = settings.alerts.webhook_url, settings.alerts.secret
@@ -90,6 +92,7 @@ class Limiting:
         if url is not None and secret is not None:
             self._watchman = Watchman(
                 shares=self.quotas.all,
+                spendings=self.admission.spendings.all,
                 store=self.alerts,
                 work=control.work,
                 post=Webhook(url.get_secret_value(), secret.get_secret_value()),
@@ -144,11 +147,18 @@ class Limiting:
 
 
 def _tell_of(alert: Alert, failure: str) -> None:
-    members = {"tenant": alert.tenant, "quota": alert.quota, "percent": alert.percent}
+    if isinstance(alert, QuotaAlert):
+        quota = {"tenant": alert.tenant, "quota": alert.quota, "percent": alert.percent}
+        if failure:
+            event(log, logging.WARNING, "quota_alert_failed", **quota, reason=failure)
+        else:
+            event(log, logging.INFO, "quota_alert_sent", **quota)
+        return
+    spend = {"tenant": alert.tenant, "limit": alert.limit, "percent": alert.percent}
     if failure:
-        event(log, logging.WARNING, "quota_alert_failed", **members, reason=failure)
+        event(log, logging.WARNING, "spend_alert_failed", **spend, reason=failure)
     else:
-        event(log, logging.INFO, "quota_alert_sent", **members)
+        event(log, logging.INFO, "spend_alert_sent", **spend)
 
 
 def _zone(control: Control, tenant: str) -> str:

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from gateway.metering.metering import Metering
 from gateway.observability.health import Check, Status
 from gateway.status import MeteringStatus
-
-LAST_SECONDS: Final = 0.5
-LEAST_FLUSH_SECONDS: Final = 0.5
-"""What is kept of a drain for what comes after the meter's last publishing, and the least time that this gets."""
 
 
 def checks(metering: Metering | None) -> list[Check]:
@@ -30,7 +24,7 @@ def status(metering: Metering | None) -> MeteringStatus:
     return MeteringStatus() if metering is None else metering.status()
 
 
-async def drain(metering: Metering | None, *, left_seconds: float) -> None:
+async def drain(metering: Metering | None, *, within_seconds: float) -> None:
     """Nothing is delivered any more: what was counted goes to Kafka, or waits on disk for the next start."""
     if metering is not None:
-        await metering.drain(within_seconds=max(LEAST_FLUSH_SECONDS, left_seconds - LAST_SECONDS))
+        await metering.drain(within_seconds=within_seconds)

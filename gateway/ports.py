@@ -8,6 +8,20 @@ from typing import Protocol
 WRITER_EXTENSION = "gateway.writer"
 """Key in ``scope["extensions"]``; its value is an ``OpenWriter``. Absent under servers that are not ours."""
 
+AGAIN_EXTENSION = "gateway.again"
+"""Key in ``scope["extensions"]``; its value is a ``KeepAgain``. Absent under servers that are not ours."""
+
+Answer = tuple[int, list[tuple[bytes, bytes]], bytes]
+"""Status, headers and the whole body."""
+
+AnswerAgain = Callable[[], Callable[[], Answer] | None]
+"""What is to be said to the same request, had it come now: decided at once, and put into words when it is called. None:
+the request has to be served to tell. Never waits."""
+
+KeepAgain = Callable[[AnswerAgain], None]
+"""Called once the request is answered: should the next one on this connection be the same, byte for byte, the server
+asks ``AnswerAgain`` first, and makes no request of it where that has an answer. It may forget this at any time."""
+
 
 class DirectWriter(Protocol):
     """Bytes straight into one connection's transport, beside ASGI ``send``.

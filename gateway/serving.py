@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
 
 from gateway import __version__
 from gateway.app import Gateway
@@ -16,10 +21,35 @@ from gateway.server.loop import run_loop, settle_collector
 log = logging.getLogger("gateway.app")
 
 
-async def run(settings: Settings) -> int:
+LEAVE_SECONDS: Final = 2.0
+"""What a process may take to go when all is closed: threads that wait for a name server would be waited for."""
+
+FORCED_EXIT: Final = 1
+
+
+class Backstop:
+    """Ends the process when its time is over, whatever keeps it: a loop that hangs, or a thread. It does so from a
+    thread of its own, and as a crash would: nothing else gets a word."""
+
+    def __init__(self) -> None:
+        self._timer: threading.Timer | None = None
+        self._at = math.inf
+
+    def set(self, seconds: float, last: Callable[[], int]) -> None:
+        """So long from now, and never later than was said before, ``last`` is called and gives the exit code."""
+        if self._timer is not None:
+            self._timer.cancel()
+        now = time.monotonic()
+        self._at = min(self._at, now + seconds)
+        self._timer = threading.Timer(max(0.0, self._at - now), lambda: os._exit(last()))
+        self._timer.daemon = True
+        self._timer.start()
+
+
+async def run(settings: Settings, backstop: Backstop) -> int:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends the process at once. Returns the exit code.
 
-    Raises ConfigurationProblems where it cannot come up.
+    ``backstop`` is set when the signal comes. Raises ConfigurationProblems where it cannot come up.
     """
     gateway = Gateway(settings)
     loop = asyncio.get_running_loop()
@@ -35,6 +65,12 @@ async def run(settings: Settings) -> int:
             # Still here: the kernel spares the first process of a container what a signal does by default.
             os._exit(128 + signal.SIGTERM)
         stopping.set()
+        backstop.set(gateway.stop_seconds, forced)
+
+    def forced() -> int:
+        waiting_for = gateway.waiting_for or "the event loop"
+        event(log, logging.ERROR, "stop_forced", waiting_for=waiting_for, seconds=gateway.stop_seconds)
+        return FORCED_EXIT
 
     def reload() -> None:
         task = loop.create_task(gateway.reload())
@@ -54,6 +90,7 @@ async def run(settings: Settings) -> int:
         await stopping.wait()
     finally:
         await gateway.stop()
+        backstop.set(LEAVE_SECONDS, lambda: 0)
     return 0
 
 
@@ -75,4 +112,4 @@ async def _started(gateway: Gateway, stopping: asyncio.Event) -> bool:
 def serve(settings: Settings, log_format: str) -> int:
     """``gateway serve``: the exit code of a process that serves until it is told to stop."""
     configure_logging("text" if log_format == "text" else "json", level=settings.log.level.upper())
-    return run_loop(run(settings))
+    return run_loop(run(settings, Backstop()))

@@ -1,10 +1,11 @@
-"""Adds up what tenants with a spend limit have spent in their period, and stops those who have reached it."""
+"""Adds up what tenants with a spend limit have spent in their period: tells their reads, and ends them at the limit."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from decimal import Decimal
+import math
+from collections.abc import Mapping
 from typing import Final
 
 from gateway.billing.drafting import Drafting
@@ -13,28 +14,34 @@ from gateway.billing.rating import RatingRefused, spend_so_far
 from gateway.clock import Clock
 from gateway.control import Control
 from gateway.errors import Unavailable
-from gateway.limits.spending import SpendStops, Stop
+from gateway.limits.spending import Spending, Spendings
 from gateway.observability.logs import event
+from gateway.subscription import events
 from gateway.subscription.registry import Registry
+from gateway.subscription.subscription import Subscription
 
 log = logging.getLogger("gateway.spending")
 ROUND_SECONDS: Final = 2.0
 REST: Final = 9
 """After a round at least so many times as long nothing is added up: many tenants are looked at less often."""
 
+_Told = tuple[str, str, int]
+"""Period, limit and percent: what a session was told last."""
+
 
 class SpendWatch:
     """One process's; each looks for itself, so that a stop needs nothing but the ledger."""
 
     def __init__(
-        self, drafting: Drafting, *, control: Control, stops: SpendStops, registry: Registry, clock: Clock
+        self, drafting: Drafting, *, control: Control, spendings: Spendings, registry: Registry, clock: Clock
     ) -> None:
         self._drafting = drafting
         self._control = control
-        self._stops = stops
+        self._spendings = spendings
         self._registry = registry
         self._clock = clock
-        self._stopped: dict[str, Stop] = {}
+        self._known: dict[str, Spending] = {}
+        self._told: dict[str, _Told] = {}
         self._puzzling: set[str] = set()
 
     async def run(self) -> None:
@@ -55,23 +62,39 @@ class SpendWatch:
             for tenant, account in self._control.snapshot().catalog.accounts.items()
             if "spend_limit" in account
         }
-        stops = await self._control.work(self._reached, limits) if limits else {}
-        self._stops.take(stops)
-        for tenant in stops.keys() - self._stopped:
-            event(log, logging.WARNING, "spend_limit_reached", tenant=tenant, limit=stops[tenant].limit)
-        self._stopped = stops
-        for tenant in stops:
+        found: dict[str, Spending] = await self._control.work(self._add_up, limits) if limits else {}
+        self._spendings.take(found)
+        for tenant, spending in found.items():
+            before = self._known.get(tenant)
+            was_reached = before is not None and before.is_reached and before.period == spending.period
+            if spending.is_reached and not was_reached:
+                event(log, logging.WARNING, "spend_limit_reached", tenant=tenant, limit=spending.limit)
+        self._known = found
+        for tenant, spending in found.items():
             for subscription in self._registry.roster.of_tenant(tenant):
-                refusal = self._stops.refusal(subscription.grant)
-                if refusal is not None:
-                    subscription.end(refusal)
+                self._tell(subscription, spending)
+        self._told = {one: told for one, told in self._told.items() if self._registry.roster.get(one) is not None}
 
-    def _reached(self, limits: dict[str, str]) -> dict[str, Stop]:
-        """Blocks. Who has spent their limit in the present period."""
-        found: dict[str, Stop] = {}
+    def _tell(self, subscription: Subscription, spending: Spending) -> None:
+        refusal = self._spendings.refusal(subscription.grant)
+        if refusal is not None:
+            subscription.end(refusal)
+            return
+        period, limit, percent = self._told.get(subscription.session, ("", "", 0))
+        news = spending.news(percent if (period, limit) == (spending.period, spending.limit) else 0)
+        if news is not None and subscription.grant.billable and subscription.ended is False:
+            self._told[subscription.session] = (spending.period, spending.limit, news[0])
+            _say(subscription, news[1], now_ms=int(self._clock.now() * 1000))
+
+    def _add_up(self, limits: Mapping[str, str]) -> dict[str, Spending]:
+        """Blocks. What each has spent in its present period, as far as that can be told."""
+        found: dict[str, Spending] = {}
+        now = self._clock.now()
+        # Asked first: what is told meanwhile is in the sums, and not promised to be.
+        complete_until = self._drafting.complete_until(now=now)
         for tenant, limit in limits.items():
             known = self._drafting.known(tenant=tenant)
-            period = Period.holding(self._clock.now(), zone=known.zone(tenant))
+            period = Period.holding(now, zone=known.zone(tenant))
             terms = known.terms(tenant)
             rows = self._drafting.usage(tenant, start=period.start, end=period.end)
             try:
@@ -82,12 +105,28 @@ class SpendWatch:
                 if tenant not in self._puzzling:
                     self._puzzling.add(tenant)
                     log.warning("the spending of tenant %s cannot be added up: %s", tenant, error)
-                held = self._stopped.get(tenant)
+                held = self._known.get(tenant)
                 if held is not None and held.ends_at == period.end:
                     # What cannot be told is no reason to let it go on.
                     found[tenant] = held
                 continue
             self._puzzling.discard(tenant)
-            if spent >= Decimal(limit):
-                found[tenant] = Stop(limit, terms[-1].plan.currency if terms else "", period.end)
+            currency = terms[-1].plan.currency if terms else ""
+            found[tenant] = Spending(limit, spent, currency, period.label, period.end, int(now), complete_until)
         return found
+
+
+def _say(subscription: Subscription, quota: dict[str, object], *, now_ms: int) -> None:
+    """A checkpoint out of turn: at the limit there is no other warning."""
+    reading, replay = subscription.reading, subscription.grant.contract.replay
+    if reading is None:
+        return
+    following, kept_ms = reading.next_time(), subscription.feed.retention_ms
+    behind_ms = 0 if following is None else max(0, now_ms - following)
+    if kept_ms is not None and replay.max_age_seconds is not None:
+        kept_ms = min(kept_ms, replay.max_age_seconds * 1000)
+    is_told = following is not None and kept_ms is not None and kept_ms != math.inf
+    left_ms = max(0, int(kept_ms or 0) - behind_ms) if is_told else None
+    subscription.say(
+        "checkpoint", events.checkpoint(behind_ms=behind_ms, retention_in_ms=left_ms, quota=quota), with_cursor=True
+    )

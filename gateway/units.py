@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 
 _DURATION = re.compile(r"P(?:(\d+)W)?(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+)S)?)?")
 _RFC3339 = re.compile(r"(\d{4}-\d{2}-\d{2})[Tt](\d{2}:\d{2}:\d{2})(\.\d{1,9})?([Zz]|[+-]\d{2}:\d{2})")
@@ -38,9 +39,13 @@ def format_rfc3339(millis: int) -> str:
     """Epoch milliseconds → RFC 3339 in UTC with three decimals, for the years 1 to 9999; beyond them the nearest."""
     millis = min(max(millis, -62_135_596_800_000), 253_402_300_799_999)
     seconds, rest = divmod(millis, 1000)
+    return f"{_second_of(seconds)}.{rest:03d}Z"
+
+
+@lru_cache(maxsize=256)
+def _second_of(seconds: int) -> str:
     days, second = divmod(seconds, 86_400)
-    day = date_of(days)
-    return f"{day}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}.{rest:03d}Z"
+    return f"{date_of(days)}T{second // 3600:02d}:{second // 60 % 60:02d}:{second % 60:02d}"
 
 
 def date_of(days: int) -> str:

@@ -44,6 +44,12 @@ def on_core(core: int) -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
+def stand_back() -> None:
+    """From now on this process runs when nobody else wants its core: for clients whose own speed is not measured."""
+    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    os.nice(19)
+
+
 def allow_many_files() -> None:
     """As many sockets as the system lets us, for this process and those it starts."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

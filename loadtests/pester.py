@@ -14,6 +14,8 @@ import json
 import re
 import sys
 
+from loadtests.machine import stand_back
+
 CONNECTIONS = 40
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
@@ -56,6 +58,7 @@ async def _run(port: int, rate: float, request: bytes) -> None:
 
 def main() -> None:
     """Ask until stdin ends."""
+    stand_back()
     port, rate, target, token = sys.argv[1:]
     lines = [f"GET {target} HTTP/1.1", "Host: 127.0.0.1", f"Authorization: Bearer {token}", "", ""]
     asyncio.run(_run(int(port), float(rate), "\r\n".join(lines).encode()))

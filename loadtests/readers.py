@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from loadtests.machine import CLIENT_CORE, on_core
+from loadtests.machine import CLIENT_CORE, on_core, stand_back
 from loadtests.native import program
 from tests.parts.process import die_with_parent
 
@@ -36,11 +36,16 @@ def request(
     return mark + "\r\n".join([*lines, "", ""]).encode()
 
 
+def _stand_back() -> None:
+    die_with_parent()
+    stand_back()
+
+
 class Readers:
     """``count`` connections to ``port``; every sequence number is checked from ``first`` on, by partition.
 
     ``pause_us``: microseconds between two looks at the sockets. ``most_unanswered``: how many requests wait for their
-    answers at the same time; 0 for all of them at once.
+    answers at the same time; 0 for all of them at once. ``stands_back``: it runs when nobody else wants its core.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Readers:
         pause_us: int = 0,
         most_unanswered: int = 64,
         tls: bool = False,
+        stands_back: bool = False,
     ) -> None:
         self.count = count
         self._directory = tempfile.TemporaryDirectory(prefix="readers-")
@@ -67,7 +73,7 @@ class Readers:
                 [str(part) for part in command],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                preexec_fn=die_with_parent,
+                preexec_fn=_stand_back if stands_back else die_with_parent,
             )
 
     def __enter__(self) -> Readers:

@@ -37,6 +37,9 @@ a secret is never printed.
 count from the working directory. Addresses such as `sqlite:///data/gateway.db` are not paths: they are taken as they
 are.
 
+**Yes or no** is `true` or `false` in a file, without quotes; in the environment and in flags, where all is text, `1`
+and `0` too.
+
 **Sizes** are numbers of bytes, or text with `KiB`, `MiB` or `GiB`. All times are in seconds.
 """
 

@@ -60,10 +60,10 @@ def test_nobody_gets_in_without_an_operators_token(
 ) -> None:
     deployment, process = running
     with httpx.Client(base_url=process.admin_url, trust_env=False, timeout=30) as client:
-        problem(client.request(method, path), 401, "token_missing")
+        assert "admin.tokens" in problem(client.request(method, path), 401, "token_missing")["action"]
         for value in ("wrong", TOKEN[:-1], TOKEN + "x", deployment.token()):
             answer = client.request(method, path, headers={"Authorization": f"Bearer {value}"})
-            problem(answer, 401, "token_invalid")
+            assert "admin.tokens" in problem(answer, 401, "token_invalid")["action"]
         twice = [("Authorization", f"Bearer {TOKEN}"), ("Authorization", f"Bearer {TOKEN}")]
         assert client.request(method, path, headers=twice).status_code == 401
         elsewhere = client.request(method, f"{process.base_url}{path}", headers={"Authorization": f"Bearer {TOKEN}"})
@@ -94,7 +94,20 @@ BAD_REVOCATIONS: list[tuple[Any, str]] = [
     ({"jti": "a", "until": 7}, "a text"),
     ({"jti": "a", "untli": "x"}, "'untli' is not known; allowed: client_id, issuer, jti, sub, tenant, until"),
     ({"tenant": "acme", "issuer": "tests"}, "issuer goes with"),
+    ({"tenant": "amce"}, "tenant 'amce': the catalog holds none of this name; did you mean acme?"),
+    ({"tenant": "nobody"}, "tenant 'nobody': the catalog holds none of this name."),
+    ({"sub": "a", "issuer": "idb"}, "issuer 'idb': allowed are idp; did you mean idp?"),
+    ({"client_id": "a", "issuer": "others"}, "issuer 'others': allowed are idp."),
+    (
+        {"jti": "a", "until": "2020-01-01T00:00:00Z"},
+        "until 2020-01-01T00:00:00.000Z: a time to come is needed; it is 2",
+    ),
 ]
+
+
+@pytest.mark.parametrize("body", [{"client_id": "gone-app"}, {"client_id": "gone-app", "issuer": "idp"}])
+def test_an_application_that_the_catalog_forgot_can_be_revoked(admin: httpx.Client, body: dict[str, str]) -> None:
+    assert admin.post("/admin/revocations", json=body).status_code == 201
 
 
 @pytest.mark.parametrize(("body", "said"), BAD_REVOCATIONS)
@@ -114,6 +127,30 @@ def test_other_mistakes_are_named_too(admin: httpx.Client) -> None:
     problem(admin.get("/admin/audit", params={"limit": "many"}), 400, "bad_request")
     problem(admin.get("/admin/nothing"), 404, "not_found")
     problem(admin.post("/admin/revocations", content=b" " * 70_000), 413, "payload_too_large")
+
+
+@pytest.mark.parametrize(("method", "path"), ADDRESSES)
+def test_no_address_takes_a_parameter_that_it_does_not_know(admin: httpx.Client, method: str, path: str) -> None:
+    for query in ("made_up=1", "made_up=", "made_up=1&made_up=2"):
+        answer = admin.request(method, f"{path}?{query}")
+        assert answer.status_code == 400
+        assert "made_up" in answer.json()["detail"]
+    problem(admin.request(method, path, params={"made_up": "1"}), 400, "unknown_parameter")
+
+
+def test_every_parameter_that_the_document_tells_of_is_known(admin: httpx.Client) -> None:
+    known = {"tenant": "acme", "by": "stream", "granularity": "day", "format": "json", "limit": "5", "next": "5"}
+    known |= {"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z"}
+    for one in CLOSED:
+        for name in one.query:
+            path = re.sub(r"\{\w+\}", "acme", one.path)
+            answer = admin.request(one.method, path, params={name: known[name]})
+            assert answer.json().get("code") != "unknown_parameter", (path, name)
+
+
+def test_a_reload_takes_no_body(admin: httpx.Client) -> None:
+    assert "node" in problem(admin.post("/admin/reload", json={"node": "b"}), 400, "bad_request")["detail"]
+    assert admin.post("/admin/reload", json={}).status_code == 200
 
 
 def test_a_reload_is_taken_as_a_whole_or_refused_as_a_whole(

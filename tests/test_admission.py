@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from typing import Any
 
@@ -160,12 +161,23 @@ def test_fields_are_whole_numbers_and_leave_out_what_is_unlimited() -> None:
     assert told[b"ratelimit-policy"] == (
         b'"requests_per_second";q=200;w=2, "connections";q=2;qu="concurrent-requests", '
         b'"records_per_month";q=1000;gateway-unit="records";w=2592000, '
-        b'"bytes_per_day";q=1000000000000000;qu="content-bytes";w=86400'
+        b'"bytes_per_day";q=999999999999999;qu="content-bytes";w=86400'
     )
     assert told[b"ratelimit"] == (
         b'"requests_per_second";r=199;t=1, "connections";r=1, "records_per_month";r=0;t=11, "bytes_per_day";r=7;t=0'
     )
     assert fields([Standing("connections", None)]) == []
+
+
+@pytest.mark.parametrize(("rate", "burst"), [(10**15, 10**15), (6 * 10**14, 10**15), (0.001, 10**15)])
+def test_no_field_holds_a_number_of_more_than_fifteen_digits(rate: float, burst: float) -> None:
+    """RFC 9651 has none, and a client that reads strictly refuses the whole field."""
+    standings = [
+        Standing.of_rate("records_per_second", rate, burst, remaining=burst),
+        Standing("bytes_per_month", 10**15, 86_400.0, remaining=10**15, resets_in_seconds=1e18, resets_at=5.0),
+    ]
+    numbers = [int(one) for _, value in fields(standings) for one in re.findall(rb"=([0-9]+)", value)]
+    assert max(numbers) == 10**15 - 1
 
 
 @given(st.floats(0.001, 1e6), st.floats(1, 1e7), st.floats(-1e6, 1e7))

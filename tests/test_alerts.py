@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.alerts.alert import MARKS, RETRY_SECONDS, Alert, next_try_at, sign
+from gateway.alerts.alert import MARKS, RETRY_SECONDS, QuotaAlert, SpendAlert, next_try_at, sign
 from gateway.alerts.store import AlertStore
 from gateway.alerts.watchman import CLAIM_SECONDS, Watchman
 from gateway.alerts.webhook import NotTaken, Webhook
@@ -28,8 +28,12 @@ SECRET = "a secret of the operator's own"
 NOW = 1_795_000_000.0
 
 
-def alert(percent: int = 50, tenant: str = "acme") -> Alert:
-    return Alert(tenant, "free", "records_per_month", "2026-11", percent, 1000, 10 * percent, NOW + 9_000, NOW)
+def alert(percent: int = 50, tenant: str = "acme") -> QuotaAlert:
+    return QuotaAlert(tenant, "free", "records_per_month", "2026-11", percent, 1000, 10 * percent, NOW + 9_000, NOW)
+
+
+def spend_alert(percent: int = 50, limit: str = "500.00") -> SpendAlert:
+    return SpendAlert("acme", "2026-11", percent, limit, "250.10", "EUR", NOW + 9_000, NOW)
 
 
 def test_a_receiver_can_check_who_sent_it() -> None:
@@ -52,6 +56,9 @@ def test_a_receiver_can_check_who_sent_it() -> None:
 def test_ids_are_the_same_at_every_try_and_differ_in_everything_else() -> None:
     assert alert().id == alert()._replace(found_at=NOW + 99, used=501).id
     assert len({alert().id, alert(80).id, alert(50, "globex").id, alert()._replace(period="2026-12").id}) == 4
+    assert spend_alert().id == spend_alert()._replace(found_at=NOW + 99, spent="251.00").id
+    ids = {spend_alert().id, spend_alert(80).id, spend_alert(limit="600").id, spend_alert()._replace(period="x").id}
+    assert len(ids) == 4
 
 
 def test_tries_come_to_an_end() -> None:
@@ -92,6 +99,33 @@ def test_an_alert_is_made_once_and_sent_by_one_node_at_a_time(database: Database
     assert a.claim(now=NOW + 10**6, seconds=60) == []
 
 
+def test_an_alert_of_a_spend_limit_is_kept_like_one_of_a_quota_and_anew_for_another_limit(database: Database) -> None:
+    a, b = AlertStore(database), AlertStore(database)
+    a.note([spend_alert(), alert()])
+    b.note([spend_alert()._replace(spent="251.00"), spend_alert(80)])
+    due = a.claim(now=NOW, seconds=60)
+    assert {(one.alert.type, one.alert.percent) for one in due} == {
+        ("quota.used", 50),
+        ("spend.used", 50),
+        ("spend.used", 80),
+    }
+    assert spend_alert() in [one.alert for one in due]
+    assert b.claim(now=NOW + 59, seconds=60) == []
+    a.tried(spend_alert(), attempts=1, now=NOW + 1, next_at=None, failure="")
+    a.note([spend_alert(), spend_alert(limit="600.00")])
+    assert [one.alert.limit for one in a.claim(now=NOW + 2, seconds=60)] == ["600.00"]
+    told = a.read(limit=10)
+    assert {(one["type"], one["limit"], one["percent"], one["sent_at"] is not None) for one in told} == {
+        ("quota.used", 1000, 50, False),
+        ("spend.used", "500.00", 50, True),
+        ("spend.used", "500.00", 80, False),
+        ("spend.used", "600.00", 50, False),
+    }
+    assert len(a.read(limit=2)) == 2
+    assert b.claim(now=NOW + 500 * 86_400, seconds=60)
+    assert b.read(limit=10) == []
+
+
 def share(used: int, *, clock: ManualClock) -> Share:
     one = Share(
         *("acme", "free", "records_per_month"), limit=1000, zone=ZoneInfo("UTC"), clock=clock, on_need=lambda _: None
@@ -116,6 +150,7 @@ async def test_marks_are_told_as_they_are_passed_and_again_until_they_are_taken(
     def watchman() -> Watchman:
         return Watchman(
             shares=lambda: [quota],
+            spendings=dict,
             store=AlertStore(database),
             work=workers.run,
             post=Webhook(receiver.url, SECRET),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 
 import pytest
+import yaml
 
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.file import load_catalog, validate_catalog
+from gateway.catalog.validation import unmatched_applications
 from gateway.errors import ConfigurationProblems
 from gateway.limits.scopes import limits_on
 from gateway.model import Application, Entitlement, Plan, Product, Tenant
@@ -400,6 +403,18 @@ BAD = [
     ("{product: geo,", "{product: goe,", "goe", ["tenant acme: product, got 'goe'; allowed: all, geo", "'geo'?"]),
     ("plan: free, from", "plan: fre, from", "fre,", ["tenant acme: plan, got 'fre'; allowed: free, pro", "'free'?"]),
     ("from: 2026-01-01", "from: 2026-02-30", "2026-02-30", ["entitlements.from, got '2026-02-30'; allowed: a date"]),
+    *(
+        ("from: 2026-01-01", f"from: {text}", "from: ", ["entitlements.from, got", "; allowed: a date such as"])
+        for text in (
+            "'2026-02-30'",
+            "'20260101'",
+            "2026-W01-1",
+            "'2026-1-1'",
+            "' 2026-01-01'",
+            "2026-01-01T00:00:00Z",
+            "1",
+        )
+    ),
     ("from: 2026-01-01, ", "", "to: 2026", ["entitlements.from is required, got nothing"]),
     ("to: 2026-07-01", "to: 2026-01-01", "to: 2026-01-01", ["entitlements.to, got 2026-01-01; allowed: a date after"]),
     (
@@ -461,16 +476,47 @@ def test_all_problems_are_told_at_once_and_none_follows_from_another(tmp_path: P
     assert len(caught.value.problems) == 3
 
 
-def test_with_several_issuers_an_application_must_name_one(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationProblems) as caught:
-        load(tmp_path, ("billable: false", "billable: false, issuer: ipd"), issuers=("idp", "builtin"))
-    assert [problem.removeprefix(f"{tmp_path}/catalog.yaml:") for problem in caught.value.problems] == [
+def test_with_several_issuers_an_application_that_names_none_is_told_and_matches_no_token(tmp_path: Path) -> None:
+    issuers = ("idp", "builtin")
+    catalog = load(tmp_path, ("billable: false", "billable: false, issuer: idp"), issuers=issuers)
+    assert [line.removeprefix(f"{tmp_path}/catalog.yaml:") for line in unmatched_applications(catalog, issuers)] == [
         "37: tenant acme: application acme-web: no token matches it without an issuer, several are configured,"
         " got nothing; allowed: idp, builtin",
-        "38: tenant acme: application acme-test: issuer, got 'ipd'; allowed: idp, builtin; did you mean 'idp'?",
         "46: tenant globex: application globex-app: no token matches it without an issuer, several are configured,"
         " got nothing; allowed: idp, builtin",
     ]
+    assert all(catalog.application(issuer, "acme-web") is None for issuer in issuers)
+    assert catalog.application("idp", "acme-test") is not None
+    assert unmatched_applications(load(tmp_path), ["builtin"]) == []
+
+
+def test_an_issuer_that_is_not_configured_is_a_problem(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, ("billable: false", "billable: false, issuer: ipd"), issuers=("idp", "builtin"))
+    assert caught.value.problems == [
+        f"{tmp_path}/catalog.yaml:38: tenant acme: application acme-test: issuer, got 'ipd';"
+        " allowed: idp, builtin; did you mean 'idp'?"
+    ]
+
+
+def test_the_examples_load_unchanged_where_several_issuers_are_configured() -> None:
+    issuers = ["idp", "builtin"]
+    catalog = load_catalog(EXAMPLE, contracts=STREAMS, issuers=issuers)
+    assert len(unmatched_applications(catalog, issuers)) == 4
+
+
+@pytest.mark.parametrize("quote", ["'", '"'])
+def test_a_date_may_be_quoted(tmp_path: Path, quote: str) -> None:
+    edits = [
+        (f"{key}: {day}", f"{key}: {quote}{day}{quote}") for key, day in (("from", "2026-01-01"), ("to", "2026-07-01"))
+    ]
+    assert load(tmp_path, *edits) == load(tmp_path)
+
+
+def test_a_catalog_may_be_json(tmp_path: Path) -> None:
+    path = tmp_path / "catalog.json"
+    path.write_text(json.dumps(yaml.safe_load(SHOP), default=date.isoformat))
+    assert load_catalog(path, contracts=STREAMS, issuers=["builtin"]) == load(tmp_path)
 
 
 def test_one_client_id_of_one_issuer_belongs_to_one_tenant(tmp_path: Path) -> None:
@@ -509,8 +555,6 @@ def test_a_catalog_without_places_is_validated_too() -> None:
         "catalog: product geo: no contract for the stream, got 'quakes'; allowed: earthquakes;"
         " did you mean 'earthquakes'?",
         "catalog: tenant acme: product, got 'goe'; allowed: geo; did you mean 'geo'?",
-        "catalog: tenant acme: application a: no token matches it without an issuer, several are configured,"
-        " got nothing; allowed: one, two",
     ]
 
 
@@ -527,6 +571,39 @@ def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationProblems) as caught:
         load_catalog(tmp_path / "nowhere.yaml")
     assert caught.value.problems == [f"{tmp_path}/nowhere.yaml: cannot be read (No such file or directory)"]
+
+
+def test_a_stream_with_limits_of_its_own_must_have_a_contract(tmp_path: Path) -> None:
+    limited = ("records_per_day: 500", "streams: {earthquake: {bytes_per_second: 10}}")
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, limited)
+    number = next(
+        n for n, line in enumerate((tmp_path / "catalog.yaml").read_text().splitlines(), 1) if "earthquake:" in line
+    )
+    assert caught.value.problems == [
+        f"{tmp_path}/catalog.yaml:{number}: plan free: limits.streams: no contract for the stream, got 'earthquake';"
+        " allowed: earthquakes, flights; did you mean 'earthquakes'?"
+    ]
+    assert load_catalog(tmp_path / "catalog.yaml").plan("free") is not None, (
+        "where contracts are not known, nobody knows"
+    )
+
+
+def test_a_revision_that_cannot_be_changed_any_more_may_name_a_stream_that_went() -> None:
+    limits = {"streams": {"gone": {"bytes_per_second": {"rate": 10, "burst": 10}}}}
+    plans = [Plan("free", 1, "Free", "EUR", limits=limits), Plan("free", 2, "Free", "EUR")]
+    validate_catalog(Catalog.build([], plans, []), ["earthquakes"], ["one"])
+    with pytest.raises(ConfigurationProblems):
+        validate_catalog(Catalog.build([], plans[:1], []), ["earthquakes"], ["one"])
+
+
+@pytest.mark.parametrize("name", ["a\r\nb", "a\x1b[31mb", "a\u2028b", "a\u202eb"])
+def test_a_problem_is_one_line_that_draws_nothing(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(tmp_path, ("- name: acme", f"- name: {json.dumps(name)}"), ("Europe/Berlin", "Mars"))
+    assert len(caught.value.problems) == 2
+    assert all(line.isprintable() for line in caught.value.problems)
+    assert any(f"tenant {name.encode('unicode_escape').decode()}.time_zone" in line for line in caught.value.problems)
 
 
 # What contradicts itself or names what is not there: edits of the shop, and the whole line of each problem.

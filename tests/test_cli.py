@@ -50,7 +50,7 @@ def test_every_command_has_help_with_an_example(path: str) -> None:
 def test_every_command_takes_the_configuration_file_but_the_demo_which_has_its_own() -> None:
     for path, context in commands(click.Context(main, info_name="gateway")):
         options = {option for parameter in context.command.params for option in parameter.opts}
-        if not isinstance(context.command, click.Group) and path not in ("gateway demo", "gateway tail"):
+        if not isinstance(context.command, click.Group) and path != "gateway demo":
             assert "--config" in options, path
 
 
@@ -176,6 +176,28 @@ def test_prices_that_look_like_mistakes_are_warnings_of_apply_and_of_check() -> 
     assert "warn   prices: plan pro revision 1, charge Replay: unit price 0" in checked.stdout
 
 
+def test_applications_that_no_token_matches_are_warnings_of_apply_and_of_check() -> None:
+    issuers = [
+        f"""[[auth.issuers]]
+name = "{name}"
+issuer = "https://{name}.example"
+audience = "streams"
+jwks_file = "{name}.json"
+"""
+        for name in ("one", "two")
+    ]
+    Path("gateway.toml").write_text("".join(issuers), encoding="utf-8")
+    applied = run("apply", "asyncapi/catalog.yaml")
+    assert applied.exit_code == 0, applied.output
+    assert "+ application" in applied.stdout
+    lines = applied.stderr.splitlines()
+    said = "application acme-web: no token matches it without an issuer, several are configured, got nothing"
+    assert f"warning: asyncapi/catalog.yaml:57: tenant acme: {said}; allowed: one, two" in lines
+    assert len(lines) == 4
+    assert run("apply", "asyncapi/catalog.yaml").exit_code == 0
+    assert f"warn   applications: catalog: tenant acme: {said}" in run("check").stdout
+
+
 def test_a_bad_catalog_changes_nothing_and_is_exit_code_2() -> None:
     path = Path("asyncapi/catalog.yaml")
     path.write_text(path.read_text(encoding="utf-8").replace("product: aviation", "product: aviaton"))
@@ -207,6 +229,19 @@ def test_a_token_is_one_that_the_verifier_accepts() -> None:
     assert 890 < principal.expires_at - clock.now() <= 900
     document = json.loads(run("token", *options, *BUILTIN, "--format", "json").stdout)
     assert (document["token_type"], document["expires_in"]) == ("Bearer", 3600)
+
+
+def test_a_token_for_a_client_that_the_catalog_does_not_know_is_given_with_a_word_about_it() -> None:
+    before = run("token", "--client-id", "nobody", *BUILTIN)
+    assert (before.exit_code, before.stderr) == (0, ""), "there is no catalog yet that could know anybody"
+    assert run("apply", "asyncapi/catalog.yaml", *BUILTIN).exit_code == 0
+    known = run("token", "--client-id", "acme-batch", *BUILTIN)
+    assert (known.exit_code, known.stderr) == (0, "")
+    unknown = run("token", "--client-id", "nobody", *BUILTIN)
+    assert unknown.exit_code == 0
+    assert unknown.stdout.count(".") == 2, "stdout is the token alone, for $(gateway token ...)"
+    assert "no application with client_id 'nobody'" in unknown.stderr
+    assert "gateway apply" in unknown.stderr
 
 
 @pytest.mark.parametrize(

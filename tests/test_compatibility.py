@@ -16,7 +16,14 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.catalog.compatibility import Change, breaking_without_major, compare, compare_all
+from gateway.catalog.compatibility import (
+    Change,
+    access_changes,
+    breaking_without_major,
+    compare,
+    compare_all,
+    refused_by_reload,
+)
 from gateway.catalog.contracts import Contracts, load_contract_files, load_contracts
 from gateway.catalog.payload_changes import payload_changes
 from gateway.catalog.payload_places import _Reader
@@ -519,6 +526,48 @@ def test_a_break_wants_a_new_major_version(tmp_path: Path, old_version: str, new
     assert (lines == []) is passes
 
 
+OF_ACCESS = {"scopes", "visibility", "row_filter", "lifecycle"}
+
+
+@pytest.mark.parametrize(("edit", "where"), [case[:2] for case in BREAKING], ids=[f"{c[1]}-{c[2]}" for c in BREAKING])
+def test_a_reload_takes_who_may_read_and_refuses_what_is_read(tmp_path: Path, edit: Edit, where: str) -> None:
+    before, after = exposing(), exposing()
+    edit(after)
+    old, new = load(tmp_path, "old", before), load(tmp_path, "new", after)
+    (line,) = breaking_without_major(old, new)
+    assert refused_by_reload(old, new) == ([] if where in OF_ACCESS else [line])
+    assert list(access_changes(old, new)) == (["quakes"] if where in OF_ACCESS else [])
+    assert ("a reload takes it" in line) is (where in OF_ACCESS)
+
+
+def test_what_is_read_is_refused_also_beside_a_withdrawal(tmp_path: Path) -> None:
+    before, after = exposing(), exposing(lifecycle="draft", scopes=["quakes.read"])
+    without("tags")(after)
+    old, new = load(tmp_path, "old", before), load(tmp_path, "new", after)
+    (line,) = refused_by_reload(old, new)
+    assert "breaks its readers: /tags: removed" in line
+    assert access_changes(old, new) == {
+        "quakes": [
+            "lifecycle: published → draft (a draft cannot be read)",
+            "scopes: quakes.read added (tokens without it are refused)",
+        ]
+    }
+
+
+def test_an_announced_withdrawal_is_told_too(tmp_path: Path) -> None:
+    old = load(tmp_path, "old", exposing())
+    new = load(tmp_path, "new", exposing(scopes=["quakes.read"], version="2.0.0"))
+    assert refused_by_reload(old, new) == []
+    assert list(access_changes(old, new)) == ["quakes"]
+
+
+def test_a_lower_major_version_is_refused_beside_a_withdrawal(tmp_path: Path) -> None:
+    old = load(tmp_path, "old", exposing(version="2.0.0"))
+    new = load(tmp_path, "new", exposing(scopes=["quakes.read"], version="1.0.0"))
+    (line,) = refused_by_reload(old, new)
+    assert "version: 2.0.0 → 1.0.0" in line
+
+
 def test_a_problem_line_names_file_change_and_what_to_do(tmp_path: Path) -> None:
     before, after = exposing(version="3.4.5"), exposing(version="3.5.0")
     prop("count", type="number")(after)
@@ -637,6 +686,18 @@ def test_diff_of_files_prints_each_change_and_fails_on_a_break(tmp_path: Path) -
     assert announced.exit_code == 0
     assert announced.stdout.splitlines()[0] == "quakes 1.0.0 → 2.0.0  (new major version)"
     assert announced.stderr == ""
+
+
+def test_diff_of_a_withdrawal_is_breaking_and_says_that_a_reload_takes_it(tmp_path: Path) -> None:
+    load(tmp_path, "old", exposing())
+    load(tmp_path, "new", exposing(lifecycle="retired"))
+    result = run(tmp_path / "old.yaml", tmp_path / "new.yaml")
+    assert result.exit_code == 1
+    assert "  breaking       lifecycle: published → retired" in result.stdout
+    assert result.stderr.rstrip().endswith(
+        "; a reload takes it, and reads that it shuts out end;"
+        " to announce it, deprecate it first, or raise the version to 2.0.0"
+    )
 
 
 def test_diff_of_directories_is_one_json_document(tmp_path: Path) -> None:

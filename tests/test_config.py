@@ -252,6 +252,35 @@ def test_small_values_are_legal() -> None:
 ISSUER = '[[auth.issuers]]\nname = "idp"\nissuer = "https://idp.example"\naudience = "gateway"\n'
 
 
+@pytest.mark.parametrize("value", ['"no"', '"false"', '"true"', "0", "1", "[]"])
+def test_what_is_yes_or_no_is_true_or_false_in_a_file(tmp_path: Path, value: str) -> None:
+    issuer = """[[auth.issuers]]
+name = "idp"
+issuer = "https://idp.example"
+audience = "streams"
+jwks_file = "keys.json"
+"""
+    text = f"{issuer}require_typ = {value}\n[metering]\nenabled = {value}\n"
+    shown = value.replace('"', "'")
+    path = write(tmp_path / "g.toml", text)
+    assert problems_of(path) == [
+        f"{path}:6: auth.issuers[0].require_typ = {shown}: must be true or false",
+        f"{path}:8: metering.enabled = {shown}: must be true or false",
+    ]
+
+
+def test_a_number_in_a_file_is_no_truth_value(tmp_path: Path) -> None:
+    path = write(tmp_path / "g.toml", "[http]\nport = true\n[stream]\ndrain_seconds = false\nring_bytes = true\n")
+    assert len(problems_of(path)) == 3
+
+
+@pytest.mark.parametrize(("text", "meant"), [("true", True), ("1", True), ("false", False), ("0", False)])
+def test_variables_are_text_and_say_yes_or_no_in_it(text: str, *, meant: bool) -> None:
+    environ = {"GATEWAY_METERING__ENABLED": text}
+    assert load_settings(environ=environ).metering.enabled is meant
+    assert load_settings(environ={}, overrides={"metering.enabled": text}).metering.enabled is meant
+
+
 def test_an_issuer_needs_keys_and_asymmetric_algorithms(tmp_path: Path) -> None:
     file = write(tmp_path / "g.toml", ISSUER + 'jwks_file = "keys.json"\nalgorithms = ["ES256"]\n')
     (issuer,) = load_settings(file, environ={}).auth.issuers

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import random
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -17,8 +19,10 @@ from gateway.clock import SystemClock
 from gateway.counters import Counters
 from gateway.errors import GatewayError, TooManyConnections
 from gateway.limits.breaker import Breaker
-from gateway.limits.connections import Connections, Seat, Timing
+from gateway.limits.connections import Connections, Timing
+from gateway.limits.parts import PARTS, part_of, part_tag
 from gateway.limits.redis import RedisLink
+from gateway.limits.seats import Seat, Shard, seats_key
 from gateway.limits.store import RedisStore
 from gateway.model import Contract, Grant, Plan, Principal
 from tests.parts.redis import RedisServer, server
@@ -35,8 +39,13 @@ def granted(tenant: str, of: Plan) -> Grant:
     return Grant(Principal("idp", "app", "sub", frozenset(), "jti", 2**40), tenant, "app", contract, of)
 
 
-QUICK = Timing(seat=1.2, beat=0.3, settle=0.5, change=0.02)
-"""Short lives, so that what lapses does so within a test."""
+PATIENCE_SECONDS = 1.0
+QUICK = Timing(life=1.2, beat=0.3, settle=0.5, change=0.02)
+"""Short lives, so that who is gone is so within a test."""
+LASTING = QUICK._replace(life=600)
+"""No node is gone within a test, and nothing is told twice: what is put right, is so by other means."""
+SWEEPING = LASTING._replace(beat=0.05, sweep=0.05)
+"""Everything is told at every beat."""
 
 
 class Read:
@@ -55,7 +64,7 @@ class Node:
 
     def __init__(self, url: str | None, *, name: str, nodes: int = 2, timing: Timing = QUICK) -> None:
         self.breaker = Breaker(SystemClock(), nodes=lambda: nodes)
-        self.link = None if url is None else RedisLink(url)
+        self.link = None if url is None else RedisLink(url, timeout_seconds=PATIENCE_SECONDS)
         store = None if self.link is None else RedisStore(self.link.client, self.breaker, node=name)
         self.store = store
         self.seats = Connections(
@@ -73,12 +82,16 @@ class Node:
         seat.bind(read)
         return seat, read
 
-    async def kill(self) -> None:
-        """Nothing is given back, and nothing renewed any more."""
+    async def stop(self) -> None:
+        """As a process that is stopped for a while: nothing is told any more. ``start`` lets it go on."""
         for task in self.tasks:
             task.cancel()
         await asyncio.gather(*self.tasks, return_exceptions=True)
         await self.seats.settled()
+
+    async def kill(self) -> None:
+        """Nothing is given back, and nothing told any more."""
+        await self.stop()
         if self.link is not None:
             await self.link.close()
 
@@ -106,6 +119,12 @@ async def used(node: Node, tenant: str, plan: str = "pro", *, to_be: int) -> Non
     async with asyncio.timeout(30):
         while await node.seats.used((tenant, plan)) != to_be:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def _redis_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A machine that is busy with other things must not look like a Redis that is away.
+    monkeypatch.setattr("gateway.limits.breaker.CALL_SECONDS", PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -234,7 +253,7 @@ async def test_without_redis_a_process_has_the_whole_cap_and_closes_what_is_abov
 async def test_a_take_that_is_cancelled_leaves_no_seat_behind(redis: RedisServer) -> None:
     grant = granted(next(_tenants), plan(1))
     # Seats that nobody gives back stay for longer than the test is patient.
-    async with nodes(redis.url, timing=Timing(seat=600, beat=0.3, settle=0, change=0)) as (a, b):
+    async with nodes(redis.url, timing=LASTING._replace(settle=0)) as (a, b):
         for turns in range(20):
             taking = asyncio.ensure_future(a.open(grant))
             for _ in range(turns // 2):
@@ -250,6 +269,203 @@ async def test_a_take_that_is_cancelled_leaves_no_seat_behind(redis: RedisServer
                     await b.open(grant)
                     break
                 await asyncio.sleep(0.02)
+
+
+async def test_reads_that_are_open_ask_nothing_of_redis_but_that_their_node_is_there(redis: RedisServer) -> None:
+    def calls() -> dict[str, int]:
+        told = [line.partition(":calls=") for line in str(redis.command("INFO", "commandstats")).splitlines()]
+        found = {name.removeprefix("cmdstat_"): int(rest.split(",")[0]) for name, _, rest in told if rest}
+        return {name: found.get(name, 0) for name in ("evalsha", "zadd", "zcard", "zrange", "zremrangebyscore")}
+
+    async with nodes(redis.url, 1, timing=QUICK._replace(sweep=3600)) as (a,):
+        await asyncio.gather(*(a.open(granted(next(_tenants), plan(1))) for _ in range(300)))
+        before = calls()
+        # A beat asks once for each shard.
+        await until(lambda: calls()["evalsha"] >= before["evalsha"] + 10 * PARTS)
+        after = calls()
+    assert {name: after[name] - before[name] for name in after if name != "evalsha"} == dict.fromkeys(
+        ("zadd", "zcard", "zrange", "zremrangebyscore"), 0
+    )
+
+
+async def test_a_node_that_was_stopped_for_long_tells_its_seats_again_and_the_newest_end_wherever_they_are(
+    redis: RedisServer,
+) -> None:
+    grant = granted(next(_tenants), plan(2))
+    async with nodes(redis.url) as (a, b):
+        old = [(await a.open(grant))[1] for _ in range(2)]
+        await a.stop()
+        await used(b, grant.tenant, to_be=0)
+        new = [(await b.open(grant))[1] for _ in range(2)]
+        with pytest.raises(TooManyConnections):
+            await b.open(grant)
+        a.start()
+        await until(lambda: all(read.ended is not None for read in new))
+        assert [read.ended for read in old] == [None, None]
+
+
+async def test_a_node_that_was_stopped_does_not_open_more_before_it_has_told_what_it_has(redis: RedisServer) -> None:
+    grant = granted(next(_tenants), plan(2))
+    async with nodes(redis.url) as (a, b):
+        for _ in range(2):
+            await a.open(grant)
+        await a.stop()
+        await used(b, grant.tenant, to_be=0)
+        with pytest.raises(TooManyConnections):
+            await a.open(grant)
+
+
+async def test_a_seat_given_back_while_redis_does_not_answer_is_free_when_it_does() -> None:
+    grant = granted(next(_tenants), plan(1))
+    with server() as own:
+        async with nodes(own.url, timing=LASTING) as (a, b):
+            seat, _ = await a.open(grant)
+            own.pause()
+            a.seats.release(seat)
+            await until(lambda: a.breaker.is_open)
+            own.resume()
+            await used(b, grant.tenant, to_be=0)
+            await b.open(grant)
+
+
+async def test_a_seat_taken_while_redis_does_not_answer_is_told_when_it_does() -> None:
+    grant = granted(next(_tenants), plan(4))
+    with server() as own:
+        async with nodes(own.url, timing=LASTING) as (a, b):
+            await a.open(grant)
+            own.pause()
+            await a.open(grant)
+            own.resume()
+            await used(b, grant.tenant, to_be=2)
+
+
+async def test_words_that_a_failover_loses_are_told_again(redis: RedisServer) -> None:
+    """A replica that takes over may lack the last of what the master knew."""
+    grant = granted(next(_tenants), plan(3))
+    here = f"gateway:limits:1:seats:{part_tag(part_of(grant.tenant))}:here"
+    async with nodes(redis.url, timing=LASTING) as (a, b):
+        await a.open(grant)
+        client = Redis.from_url(redis.url)
+        kept, seats = await client.hgetall(here), await client.dump(seats_key((grant.tenant, "pro")))
+        await a.open(grant)
+        async with client.pipeline() as failover:
+            failover.hset(here, mapping=kept)
+            failover.restore(seats_key((grant.tenant, "pro")), 0, seats, replace=True)
+            await failover.execute()
+        await client.aclose()
+        await used(b, grant.tenant, to_be=2)
+
+
+async def test_a_clock_that_is_put_back_by_an_hour_changes_nothing_for_long(redis: RedisServer) -> None:
+    grant = granted(next(_tenants), plan(2))
+    here = f"gateway:limits:1:seats:{part_tag(part_of(grant.tenant))}:here"
+    async with nodes(redis.url) as (a, b):
+        await a.open(grant)
+        client = Redis.from_url(redis.url)
+        # What was written before the clock was put back is of the future now.
+        later = {
+            name: b" ".join(str(int(moment) + 3_600_000_000).encode() for moment in told.split())
+            for name, told in (await client.hgetall(here)).items()
+        }
+        await client.hset(here, mapping=later)
+        await client.aclose()
+        await used(b, grant.tenant, to_be=1)
+        await b.open(grant)
+        with pytest.raises(TooManyConnections):
+            await b.open(grant)
+        await a.kill()
+        await used(b, grant.tenant, to_be=1)
+
+
+async def test_whatever_is_lost_or_left_over_is_put_right_in_time(redis: RedisServer) -> None:
+    lost, left = granted(next(_tenants), plan(3)), granted(next(_tenants), plan(3))
+    async with nodes(redis.url, timing=SWEEPING) as (a, b):
+        client = Redis.from_url(redis.url)
+        for grant in (lost, left):
+            await a.open(grant)
+        ((name, filed),) = await client.zrange(seats_key((lost.tenant, "pro")), 0, -1, withscores=True)
+        await client.zrem(seats_key((lost.tenant, "pro")), name)
+        await client.zadd(seats_key((left.tenant, "pro")), {f"{name.decode()}0": filed})
+        await client.aclose()
+        for grant in (lost, left):
+            await used(b, grant.tenant, to_be=1)
+
+
+async def test_what_is_told_and_what_is_taken_at_the_same_time_undo_nothing_of_each_other(redis: RedisServer) -> None:
+    cap, chance = 3, random.Random(7)
+    grants = [granted(next(_tenants), plan(cap)) for _ in range(4)]
+
+    async with nodes(redis.url, 3, timing=SWEEPING) as found:
+
+        def open_now(grant: Grant) -> int:
+            return sum(node.seats.by_key().get((grant.tenant, "pro"), 0) for node in found)
+
+        given: Counter[str] = Counter()
+        most = 0
+
+        async def read_on_and_on(node: Node) -> None:
+            nonlocal most
+            for _ in range(60):
+                grant = chance.choice(grants)
+                try:
+                    seat = await node.seats.take(grant)
+                except TooManyConnections:
+                    await asyncio.sleep(0.001)
+                    continue
+                given[grant.tenant] += 1
+                most = max(most, given[grant.tenant])
+                await asyncio.sleep(chance.random() * 0.01)
+                given[grant.tenant] -= 1
+                node.seats.release(seat)
+
+        await asyncio.gather(*(read_on_and_on(node) for node in found for _ in range(8)))
+        assert most == cap
+        for grant in grants:
+            assert open_now(grant) == 0
+            await used(found[0], grant.tenant, to_be=0)
+
+
+async def test_a_seat_is_taken_after_what_is_just_being_told_of_the_same_tenant() -> None:
+    """Where the seat came first, it would be undone by what knows nothing of it."""
+    grant, shard = granted(next(_tenants), plan(5)), Shard(0)
+    key = (grant.tenant, "pro")
+    seat = Seat("1", grant)
+    shard.add(seat)
+    shard.give(seat)
+    shard.tell_anew()
+    batch = shard.next_told(is_whole=True)
+    assert [(one.key, one.held) for one in batch] == [(key, ["1"])]
+    shard.begin(batch)
+    waiting = asyncio.ensure_future(shard.settled(key))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not waiting.done()
+    # Of others nothing is told.
+    await shard.settled((grant.tenant, "other"))
+    shard.finish(is_told=False)
+    await waiting
+    # It is told once more: nobody knows whether it was.
+    assert [one.key for one in shard.next_told(is_whole=True)] == [key]
+
+
+async def test_a_node_that_closes_leaves_its_seats_to_the_others_at_once(redis: RedisServer) -> None:
+    grant = granted(next(_tenants), plan(1))
+    async with nodes(redis.url, timing=LASTING) as (a, b):
+        await a.open(grant)
+        await a.stop()
+        await a.seats.close()
+        assert await b.seats.used((grant.tenant, "pro")) == 0
+        await b.open(grant)
+
+
+async def test_keys_outlast_what_tells_them_and_end_by_themselves(redis: RedisServer) -> None:
+    grant = granted(next(_tenants), plan(1))
+    client = Redis.from_url(redis.url)
+    async with nodes(redis.url, 1) as (a,):
+        await a.open(grant)
+        for key in (seats_key((grant.tenant, "pro")), f"gateway:limits:1:seats:{part_tag(part_of(grant.tenant))}:here"):
+            assert 2 * QUICK.sweep < await client.ttl(key) <= 3 * QUICK.sweep
+    await client.aclose()
 
 
 async def test_names_of_tenants_stay_out_of_redis(redis: RedisServer) -> None:

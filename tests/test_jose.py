@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import binascii
 import json
 import random
+import re
 from typing import Any
 
 import pytest
@@ -38,6 +40,48 @@ def test_base64url_has_no_character_but_its_own() -> None:
     for text in (b"\\u0041AA", b'AAAA","AAAA', b"\\nAA", b"AA AA", b"AAAA\n", b"\nAAAA"):
         with pytest.raises(Malformed):
             decode_base64url(bytes(text))
+
+
+def strictly(text: bytes) -> bytes | None:
+    """The slow way: the alphabet, then the bytes, then whether they would be written like this."""
+    if not re.fullmatch(rb"[A-Za-z0-9_-]*", text) or len(text) % 4 == 1:
+        return None
+    data = binascii.a2b_base64(text.replace(b"-", b"+").replace(b"_", b"/") + b"=" * (-len(text) % 4))
+    return data if encode_base64url(data).encode() == text else None
+
+
+def read(text: bytes) -> bytes | None:
+    try:
+        return decode_base64url(text)
+    except Malformed:
+        return None
+
+
+@pytest.mark.parametrize("foreign", [b"+", b"/", b"=", b"==", b"\n", b" ", b".", b"\0", b"\x80", b'"', b"\\", b"~"])
+@pytest.mark.parametrize("length", [86, 139, 342, 683])
+def test_a_foreign_character_is_seen_wherever_it_stands_in_a_long_text(foreign: bytes, length: int) -> None:
+    # As long as signatures are: decoders take blocks of 16 to 64 bytes in one way and what is over in another.
+    text = encode_base64url(random.Random(length).randbytes(length * 3 // 4)).encode()
+    assert read(text) == strictly(text) is not None
+    for place in range(len(text) + 1):
+        assert read(text[:place] + foreign + text[place:]) is None, place
+        assert read(text[:place] + foreign + text[place + len(foreign) :]) is None, place
+
+
+def test_long_texts_are_read_as_the_slow_and_strict_way_reads_them() -> None:
+    chance = random.Random(3)
+    own = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+    outcomes = {True: 0, False: 0}
+    for _ in range(8_000):
+        text = bytearray(chance.choices(own, k=chance.choice([chance.randrange(8), chance.randrange(700)])))
+        if text and chance.random() < 0.5:
+            text[-1] = chance.choice(b"AQgwEIMUYcko048+/=")
+        if text and chance.random() < 0.2:
+            text[chance.randrange(len(text))] = chance.randrange(256)
+        found = read(bytes(text))
+        assert found == strictly(bytes(text)), bytes(text)
+        outcomes[found is not None] += 1
+    assert min(outcomes.values()) > 1500, outcomes
 
 
 @given(
@@ -149,6 +193,17 @@ def test_a_name_twice_is_found_at_every_level_whatever_stands_under_it() -> None
             assert found == right, data
             outcomes["read"] += 1
     assert min(outcomes.values()) > 500, outcomes
+
+
+@pytest.mark.parametrize("depth", range(1, 31))
+def test_depth_does_not_change_how_an_object_is_read(depth: int) -> None:
+    for opening, closing in (("[", "]"), ('{"a":', "}")):
+        for inner in ("1", '"a"', "[]", "{}", '{"b":1}'):
+            data = f'{{"x":{opening * depth}{inner}{closing * depth},"y":1.5}}'.encode()
+            assert decode_object(data) == json.loads(data)
+        twice = f'{{"x":{opening * depth}{{"b":1,"b":1}}{closing * depth}}}'.encode()
+        with pytest.raises(Malformed, match="duplicate_name"):
+            decode_object(twice)
 
 
 @pytest.mark.parametrize("depth", [31, 32])

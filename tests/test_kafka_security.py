@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import time
+import urllib.request
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,12 +24,14 @@ from gateway.kafka.faults import AccessDenied, KafkaUnavailable, LoginRefused, N
 from gateway.kafka.oauth import TokenEndpoint, TokenSource
 from gateway.kafka.offsets import Offsets
 from gateway.kafka.reader import TopicReader
-from gateway.kafka.tls import TlsFiles
+from gateway.metering.ledger import Ledger
+from gateway.pem import PemFiles
 from tests.conftest import or_left_out
 from tests.parts import token_endpoint as endpoint_part
 from tests.parts.gateway import Deployment, GatewayProcess, contract
 from tests.parts.kafka import Kafka, eventually, free_port
 from tests.parts.kafka_secured import AUDIENCE, ISSUER, PASSWORD, Authority, SecuredKafka, secured
+from tests.parts.metering import new_database, total
 from tests.parts.partner import Partner, problem
 from tests.parts.sink import RecordingSink
 from tests.parts.token_endpoint import CLIENT, SECRET
@@ -76,13 +79,13 @@ def by_password(locked: SecuredKafka, mechanism: str, *, user: str = "reader", w
         sasl_mechanism=mechanism,
         sasl_username=user,
         sasl_password=word,
-        tls=TlsFiles(ca=str(locked.authority.file)),
+        tls=PemFiles(ca=str(locked.authority.file)),
     )
 
 
 def by_certificate(locked: SecuredKafka, listener: str, *, ca: Path | None = None, shown: bool = True) -> Any:
     cert, key = locked.certificate if shown else (None, None)
-    files = TlsFiles(str(ca or locked.authority.file), cert and str(cert), key and str(key))
+    files = PemFiles(str(ca or locked.authority.file), cert and str(cert), key and str(key))
     return ClusterSettings(locked.at(listener), security_protocol="SSL", tls=files)
 
 
@@ -326,9 +329,11 @@ def test_files_of_tls_are_checked_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "not.pem").write_text("no PEM")
     cert, key = Authority(tmp_path, "x").issue("one")
     _, other = Authority(tmp_path, "x").issue("two")
-    TlsFiles(str(tmp_path / "ca.pem"), str(cert), str(key)).check("kafka")
+    PemFiles(str(tmp_path / "ca.pem"), str(cert), str(key)).check(ca_setting="a", pair_settings="b")
     with pytest.raises(ConfigurationProblems) as refused:
-        TlsFiles(str(tmp_path / "not.pem"), str(cert), str(other)).check("kafka.clusters.eu")
+        PemFiles(str(tmp_path / "not.pem"), str(cert), str(other)).check(
+            ca_setting="kafka.clusters.eu.ssl_cafile", pair_settings="kafka.clusters.eu.ssl_certfile and ssl_keyfile"
+        )
     assert len(refused.value.problems) == 2
     assert all(problem.startswith("kafka.clusters.eu.ssl_") for problem in refused.value.problems)
 
@@ -458,3 +463,74 @@ async def test_a_cluster_that_nobody_configured_is_told_at_the_start(kafka: Kafk
     deployment = Deployment(tmp_path / "none", kafka.bootstrap, [on("mian", contract("lost", "t"))])
     with pytest.raises(RuntimeError, match=r"is no configured Kafka cluster, got 'mian'.*main"):
         await asyncio.to_thread(GatewayProcess(deployment, "one").start)
+
+
+async def test_usage_waits_for_a_topic_that_the_gateway_may_not_make_and_says_who_makes_it_how(
+    locked: SecuredKafka, topic: str, tmp_path: Path
+) -> None:
+    usage = f"{topic}.usage"
+    await locked.produce(topic, [b"{}"])
+    # Everything but the right to make it.
+    rights = (AclOperation.READ, AclOperation.WRITE, AclOperation.DESCRIBE)
+    await asyncio.to_thread(locked.allow, "reader", usage, *rights)
+    kafka = {
+        "security_protocol": "SASL_PLAINTEXT",
+        "sasl_mechanism": "PLAIN",
+        "sasl_username": "reader",
+        "sasl_password": PASSWORD,
+    }
+    settings = {"metering": {"topic": usage}}
+    deployment = Deployment(
+        tmp_path / "d",
+        locked.at("PASSWORD"),
+        [contract("open", topic, partitions=1)],
+        settings={**settings, "kafka": kafka},
+    )
+
+    with deployment.gateway() as node:
+        partner = Partner(node.base_url, deployment.token())
+
+        def standing() -> dict[str, Any]:
+            status, body = node.readiness()
+            assert status == 200, "reads go on"
+            found: dict[str, Any] = body["dependencies"]["metering"]
+            return found
+
+        def counted() -> bool:
+            database = new_database(tmp_path / "d" / "gateway.db")
+            try:
+                found = total(Ledger(database))
+                return found.get("records", 0) + found.get("replayed_records", 0) == 1
+            finally:
+                database.close()
+
+        async def says(words: str) -> bool:
+            return words in (await asyncio.to_thread(standing)).get("detail", "")
+
+        await eventually(lambda: says("gateway usage create-topic"), seconds=60)
+        assert standing()["status"] == "degraded"
+        assert "gateway_metering_healthy 0.0" in (await asyncio.to_thread(scrape, node.admin_url))
+        (line,) = (json.loads(one) for one in node.log().splitlines() if "gateway usage create-topic" in one)
+        assert line["level"] == "ERROR"
+        assert usage in line["event"]
+        assert [one["data"] for one in (await partner.pull("open", from_="earliest"))["records"]] == [{}]
+        # Somebody who may does what it says.
+        theirs = Deployment(
+            tmp_path / "o", locked.bootstrap, [contract("open", topic, partitions=1)], settings=settings
+        )
+        command = [sys.executable, "-m", "gateway", "usage", "create-topic", *theirs.options("o")]
+        done = await asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+        async def is_well() -> bool:
+            return bool((await asyncio.to_thread(standing))["status"] == "ok")
+
+        await eventually(is_well, seconds=60)
+        # What was counted meanwhile waited.
+        await eventually(lambda: asyncio.to_thread(counted), seconds=60)
+
+
+def scrape(admin_url: str) -> str:
+    with urllib.request.urlopen(f"{admin_url}/metrics", timeout=10) as answer:
+        text: str = answer.read().decode()
+        return text

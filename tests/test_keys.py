@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from pathlib import Path
@@ -67,6 +68,28 @@ def test_a_key_fits_the_configured_algorithms_of_its_kind_narrowed_by_its_alg(
     assert not stated.is_signature(signature, of=b"other", algorithm=key.algorithm)
     for other in set(SUPPORTED_ALGORITHMS) - {key.algorithm}:
         assert not stated.is_signature(signature, of=b"data", algorithm=other)
+
+
+@pytest.mark.parametrize("algorithm", [*SUPPORTED_ALGORITHMS])
+def test_a_signature_is_one_with_the_hash_at_hand_and_without(algorithm: str) -> None:
+    key = SigningKey(algorithm, private=rsa_key("rsa") if algorithm[:2] in ("RS", "PS") else None)
+    (verifying,) = KeySet.parse(document(key.jwk()), algorithms=(algorithm,)).keys
+    signature, other = key.sign(b"data"), key.sign(b"other")
+    for told in (None, hashlib.sha256(b"data").digest()):
+        assert verifying.is_signature(signature, of=b"data", algorithm=algorithm, sha256=told)
+        for wrong in (other, signature[:-1], signature + b"\0", b"", bytes(len(signature))):
+            assert not verifying.is_signature(wrong, of=b"data", algorithm=algorithm, sha256=told)
+    # A signature of the hash is none of the text.
+    digest = hashlib.sha256(b"data").digest()
+    assert not verifying.is_signature(key.sign(digest), of=b"data", algorithm=algorithm, sha256=digest)
+
+
+@pytest.mark.parametrize("sha256", [b"", bytes(31), bytes(33), bytes(32)])
+@pytest.mark.parametrize("key", [RSA, EC])
+def test_what_is_no_hash_of_the_text_verifies_nothing(key: SigningKey, sha256: bytes) -> None:
+    (verifying,) = KeySet.parse(document(key.jwk())).keys
+    signature = key.sign(b"data")
+    assert not verifying.is_signature(signature, of=b"data", algorithm=key.algorithm, sha256=sha256)
 
 
 @pytest.mark.parametrize(

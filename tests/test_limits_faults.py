@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -13,9 +13,10 @@ from redis.asyncio import Redis
 from gateway.clock import SystemClock
 from gateway.limits.breaker import Away, Breaker
 from gateway.limits.bucket import Rate
-from gateway.limits.lending import Ask
+from gateway.limits.lending import Ask, Given
+from gateway.limits.limiter import Limiter
 from gateway.limits.redis import RedisLink
-from gateway.limits.store import COMMANDS, Exchange, RedisStore
+from gateway.limits.store import COMMANDS, Exchange, MemoryStore, RedisStore
 from tests.conftest import or_left_out
 from tests.parts import redis as redis_part
 from tests.parts.limits import Node, Read, grant, node, plan
@@ -252,6 +253,42 @@ async def test_a_server_that_is_slower_than_a_tenth_of_a_second_is_not_waited_fo
         assert here.breaker.is_open
         proxy.delay_seconds = 0.0
         await until(lambda: changes == [True, False])
+
+
+# ---- what nobody expects ---------------------------------------------------------------------------------------------
+
+
+class Faulty(MemoryStore):
+    """Fails as no store should, so many times; then answers so many accounts with what cannot be read."""
+
+    def __init__(self, *, failures: int = 0, garbage: int = 0) -> None:
+        super().__init__()
+        self._failures = failures
+        self._garbage = garbage
+
+    async def lend(self, exchanges: Sequence[Exchange]) -> list[list[Given]]:
+        if self._failures:
+            self._failures -= 1
+            raise RuntimeError("nobody thought of this")
+        given = await super().lend(exchanges)
+        for index in range(min(self._garbage, len(given))):
+            self._garbage -= 1
+            given[index] = [None]  # type: ignore[list-item]
+        return given
+
+
+@pytest.mark.parametrize("store", [Faulty(failures=3), Faulty(garbage=5)], ids=["question", "answer"])
+async def test_a_fault_that_nobody_expects_holds_up_nobody(store: Faulty, caplog: pytest.LogCaptureFixture) -> None:
+    clock = SystemClock()
+    limiter = Limiter(store, breaker=Breaker(clock), clock=clock)
+    under = plan(requests_per_second={"rate": 10, "burst": 10})
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        # More than one round trip takes: some are behind those that fail.
+        taken = await asyncio.gather(*(limiter.take(f"tenant-{number}", under) for number in range(250)))
+    await limiter.close()
+    assert taken == [0] * 250
+    # One line, however often.
+    assert len([one for one in caplog.records if one.exc_info]) == 1
 
 
 # ---- the breaker -----------------------------------------------------------------------------------------------------

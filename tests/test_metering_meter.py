@@ -116,6 +116,35 @@ def test_a_clock_that_is_set_back_begins_no_bucket_twice(meter: Meter, clock: Ma
     assert meter.ahead_seconds == pytest.approx(5000)
 
 
+def test_what_begins_after_the_clock_jumped_ahead_is_counted_where_it_belongs(meter: Meter, clock: ManualClock) -> None:
+    open_for_long = meter.begin(grant(), transport="sse")
+    open_for_long.add(1, 1, 1)
+    clock.advance(2 * BUCKET_SECONDS + 5)
+    pulled = meter.begin(grant(), transport="pull")
+    pulled.add(2, 2, 2)
+    pulled.end()
+    meter.request(grant())
+    found = {(key.transport, key.bucket): (one.records, one.requests) for key, one in counted(meter).items()}
+    assert found == {
+        ("sse", int(QUARTER)): (1, 0),
+        ("pull", int(QUARTER) + 2 * BUCKET_SECONDS): (2, 1),
+    }
+
+
+def test_what_was_counted_before_a_bucket_ended_is_told_before_it_is_forgotten(
+    meter: Meter, clock: ManualClock
+) -> None:
+    read = meter.begin(grant(), transport="sse")
+    read.add(1, 1, 1)
+    for group in meter.take_dirty():
+        group.snapshot("s", 1)
+    read.add(2, 2, 2)
+    clock.advance(BUCKET_SECONDS)
+    assert meter.roll()
+    (groups,) = meter.past()
+    assert not groups[0].is_clean
+
+
 def test_a_read_goes_on_under_another_plan(meter: Meter, clock: ManualClock) -> None:
     read = meter.begin(grant(), transport="sse")
     read.add(1, 10, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,47 @@ async def test_a_directory_that_cannot_be_written_stops_no_start_and_is_told(
     await one.close()
 
 
+async def test_a_jump_of_the_clock_is_noticed_within_seconds_also_while_kafka_is_away(
+    tmp_path: Path, topic: MemoryTopic, ledger: Ledger, clock: ManualClock
+) -> None:
+    topic.away = True
+    one = process(tmp_path, topic, ledger, clock)
+    before = one.meter.bucket
+    running = asyncio.create_task(one.run())
+    try:
+        # The first wait for the end of the bucket has begun, which is minutes away by a clock that stands still.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        clock.advance(40 * 60)
+        async with asyncio.timeout(30):
+            while one.meter.bucket == before:  # noqa: ASYNC110 - it is the clock's news
+                await asyncio.sleep(0.02)
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await one.close()
+
+
+async def test_complete_is_never_said_of_a_bucket_that_is_still_counted_in(
+    tmp_path: Path, topic: MemoryTopic, ledger: Ledger, clock: ManualClock
+) -> None:
+    one = process(tmp_path, topic, ledger, clock)
+    read = one.meter.begin(grant(), transport="sse")
+    for minutes in (3, 40, -70, 5, 90, 15, -1, 15):
+        read.add(1, 1, 1)
+        clock.advance(60 * minutes)
+        await one.publish()
+        through = [message for message in topic.messages() if isinstance(message, SourceWord)][-1].complete_through
+        read.add(1, 1, 1)
+        assert one.meter.bucket + BUCKET_SECONDS >= through
+        before = {(message.bucket, message.cells) for message in usage_of(topic)}
+        await one.publish()
+        later = [message for message in usage_of(topic) if (message.bucket, message.cells) not in before]
+        assert later
+        assert all(message.bucket + BUCKET_SECONDS > through for message in later)
+    await one.close()
+
+
 class Forbidden(MemoryTopic):
     async def ensure_topic(self, *, partitions: int = 1) -> bool:
         raise AccessDenied("there is no topic: run `gateway usage create-topic`")
@@ -211,7 +253,7 @@ def test_what_is_no_usage_is_passed_over_and_what_is_newer_is_not(ledger: Ledger
     for value in (None, b"", b"x", b"{}", b'{"v":1}', b'{"v":1,"kind":"usage"}', encode(word)[:-3]):
         with pytest.raises(Undecodable):
             decode(value)
-    with pytest.raises(Undecodable, match="counts"):
+    with pytest.raises(Undecodable, match="cells"):
         decode(
             b'{"kind":"usage","v":1,"source":"s","sequence":1,"tenant":"t","bucket":900,'
             b'"cells":[["a","s","p",1,"sse",true,[-1,0,0,0,0,0,0,0,0]]]}'

@@ -291,7 +291,15 @@ def test_explain_says_of_each_condition_what_it_rests_on(house: House) -> None:
     assert by_name["row_filter"]["told"].startswith("/secret must be one of 'hushhush-0', 'hushhush-2', by tenant attr")
     assert by_name["masks"]["told"] == "/deep/in drop, /delay null, /secret drop, by hidden"
     assert "hidden at open revision 1 from 2020-01-01 without end: in force" in by_name["entitlement"]["told"]
-    refused = house.run(*asked)
+    assumed = house.run(*asked)
+    assert assumed.exit_code == 0
+    first, *lines = assumed.stdout.splitlines()
+    assert first.endswith(": granted")
+    assert (
+        "  assumed  scopes       needed: streams:read; assumed that the token has them; give --scope to try others"
+        in lines
+    )
+    refused = house.run(*asked, "--scope", "")
     assert refused.exit_code == 1
     first, *lines = refused.stdout.splitlines()
     assert first.endswith(": refused with 403 insufficient_scope")

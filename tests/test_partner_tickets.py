@@ -61,6 +61,7 @@ def nodes(kafka: Kafka, redis_server: RedisServer, tmp_path_factory: pytest.Temp
     asyncio.run(kafka.produce(topic, [b'{"n":0}', b'{"n":1}'], partition=0))
     told = catalog(["s", "slow"])
     told["tenants"][0]["applications"][0]["origins"] = [PAGE]
+    told["tenants"][0]["applications"].append({"client_id": "bare-app", "title": "Without a page"})
     contracts = [contract("s", topic, partitions=1), contract("slow", topic, partitions=1, transports=["pull"])]
     settings = {"redis": {"url": redis_server.url}}
     deployment = Deployment(folder / "d", kafka.bootstrap, contracts, told, settings)
@@ -115,17 +116,43 @@ async def test_a_ticket_is_no_good_elsewhere(nodes: Nodes) -> None:
     good = anonymous(nodes.one, Origin=PAGE)
     async with good.sse("s", ticket=ticket, **{"from": "earliest"}) as stream:
         await stream.until("record")
-    for partner, path in (
-        (anonymous(nodes.one), "/v1/streams/s/sse"),
-        (anonymous(nodes.one, Origin="https://other.example"), "/v1/streams/s/sse"),
-        (good, "/v1/streams/slow/sse"),
-    ):
+    for partner, path in ((anonymous(nodes.one), "/v1/streams/s/sse"), (good, "/v1/streams/slow/sse")):
         problem(await partner.get(path, ticket=ticket), 401, "token_invalid")
     problem(await good.get("/v1/streams/s/records", ticket=ticket), 400, "invalid_parameter")
     problem(await good.get("/v1/streams", ticket=ticket), 400, "invalid_parameter")
     problem(await anonymous(nodes.one).get("/v1/streams/s/sse", ticket="nonsense"), 401, "token_invalid")
     both = nodes.partner(nodes.one)
     problem(await both.get("/v1/streams/s/sse", ticket=ticket), 400, "ambiguous_credentials")
+
+
+@pytest.mark.parametrize("protocol", ["sse", "ndjson", "ws"])
+async def test_a_ticket_opens_nothing_for_a_page_that_the_application_does_not_list(
+    nodes: Nodes, protocol: str
+) -> None:
+    listed, plain = await nodes.ticket(origin=PAGE), await nodes.ticket()
+    bare = Partner(nodes.one.base_url, nodes.deployment.token("bare-app"))
+    unlisting = (await post(bare, {"stream": "s"})).json()["ticket"]
+    for ticket, origin in (
+        (listed, "https://other.example"),
+        (listed, "null"),
+        (plain, "https://other.example"),
+        (plain, "null"),
+        (unlisting, PAGE),
+        (unlisting, "null"),
+    ):
+        foreign = anonymous(nodes.one, Origin=origin)
+        if protocol == "ws":
+            async with foreign.ws("s", ticket=ticket) as told:
+                goodbye = await told.next()
+                assert (goodbye.kind, goodbye.data["code"]) == ("goodbye", "origin_not_allowed")
+                assert await told.over() == 4403
+        else:
+            problem(await foreign.get(f"/v1/streams/s/{protocol}", ticket=ticket), 403, "origin_not_allowed")
+    # Nothing is told of tickets that are none; nor is one for another page of the application any good.
+    for ticket in ("A" * 32, plain):
+        problem(await anonymous(nodes.one, Origin=PAGE).get("/v1/streams/s/sse", ticket=ticket), 401, "token_invalid")
+    foreign = anonymous(nodes.one, Origin="https://other.example")
+    problem(await foreign.get("/v1/streams/s/sse", ticket="A" * 32), 401, "token_invalid")
 
 
 async def test_what_a_ticket_is_asked_for_is_checked(nodes: Nodes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Internal, Unavailable
-from gateway.hub.past import RESTING_TRACKS
+from gateway.hub.past import RESTING_TRACKS, Past
 from gateway.hub.track import NEAR_RECORDS
 from gateway.kafka.faults import OutOfRange
 from gateway.kafka.replay import Replayed
 from gateway.model import FilterField, Record, RowMatch, Vector
 from gateway.subscription.filter import parse_terms
-from gateway.subscription.reading import Reading
+from gateway.subscription.reading import AHEAD_RECORDS, REPLAY_RECORDS, Reading
 from gateway.subscription.shape import Shape
 from tests.parts.serving import until
 from tests.parts.source import MemoryKafka
@@ -527,3 +528,69 @@ async def test_replays_of_many_readers_stay_within_the_bound_of_the_process() ->
         # 10 MB of records went through, and as much of encoded ones.
         assert 100_000 < peak < most
         assert b.engine.counters.stream("s").replayed_records < 3 * 20_000
+
+
+# ---- after a restart ---------------------------------------------------------------------------------------------
+
+
+class FairTopic(CountingTopic):
+    """Gives of each partition in proportion to what is left of it, as replays do."""
+
+    async def read(self, start: Vector, until: Vector, *, max_records: int, max_bytes: int) -> Replayed:
+        await asyncio.sleep(0)
+        left = [end - at for at, end in zip(start, until, strict=True)]
+        share = min(1.0, max_records / sum(left))
+        vector = tuple(at + math.ceil(some * share) for at, some in zip(start, left, strict=True))
+        records = [
+            one for partition, held in enumerate(self.partitions) for one in held[start[partition] : vector[partition]]
+        ]
+        self.given.update((one.partition, one.offset) for one in records)
+        return Replayed(records=records, vector=vector)
+
+
+async def until_live(reading: Reading) -> None:
+    """Take what there is, as a connection that is never full does."""
+    turns_in_vain = 0
+    while not reading.at_head:
+        turns_in_vain = 0 if reading.take_usual() is not None else turns_in_vain + 1
+        assert turns_in_vain < 10_000, f"stuck in {reading.mode}: {reading.failed!r}"
+        if turns_in_vain:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize(
+    ("log_records", "back_records", "at_most"),
+    [(3_000, 3_000, 1), (1_000, 1_000 + NEAR_RECORDS, 2), (1_000, 1_000 + 2 * NEAR_RECORDS, 2)],
+    ids=["within the log", "a past longer than the log", "too long a past for one replay"],
+)
+async def test_two_thousand_readers_who_come_back_after_a_restart_cost_no_record_more_than_two_fetches(
+    log_records: int, back_records: int, at_most: int, seed: int
+) -> None:
+    chance = random.Random(seed)
+    topic = FairTopic(4)
+    topic.fill(back_records // 4)
+    end, first = back_records // 4, (back_records - log_records) // 4
+    node = Node(topic, start=(first,) * 4, max_records=log_records)
+    node.past = Past(topic, on_fill=lambda: None)
+    for offset in range(first, end):
+        for partition, records in enumerate(topic.partitions):
+            # What fills the log is a fetch too.
+            node.log.append(partition, records[offset : offset + 1], offset + 1)
+            topic.given[partition, offset] += 1
+    # Anywhere in the order in which the records came, as a reader's last cursor is.
+    places = [chance.randrange(back_records) for _ in range(2_000)]
+    readings = [
+        node.open(
+            tuple((place + 3 - partition) // 4 for partition in range(4)),
+            replay_records=REPLAY_RECORDS,
+            ahead_records=AHEAD_RECORDS,
+        )
+        for place in places
+    ]
+    await asyncio.gather(*map(until_live, readings))
+    assert len(topic.given) >= back_records - min(places)
+    worst = Counter(topic.given.values())
+    assert max(worst) <= at_most, f"records by their fetches: {dict(sorted(worst.items()))}"
+    for reading in readings:
+        reading.close()

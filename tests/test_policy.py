@@ -402,6 +402,39 @@ def test_every_condition_can_be_explained() -> None:
     assert list(TOLD) == [one.name for one in CONDITIONS]
 
 
+def test_scopes_that_nobody_knows_are_assumed_and_refuse_nothing() -> None:
+    def told(*, scopes_are_known: bool, **members: Any) -> Any:
+        principal, contract = principal_of(scopes=""), contract_of(**members)
+        return explain(
+            principal,
+            contract,
+            catalog_of(),
+            Revocations(),
+            transport=None,
+            now=NOON,
+            scopes_are_known=scopes_are_known,
+        )
+
+    assert isinstance(told(scopes_are_known=True).refusal, InsufficientScope)
+    explanation = told(scopes_are_known=False)
+    assert explanation.refusal is None
+    (scopes,) = [one for one in explanation.verdicts if one.condition == "scopes"]
+    assert (scopes.outcome, scopes.told) == (
+        "assumed",
+        "needed: streams:read flights:read; assumed that the token has them",
+    )
+    assert {one.outcome for one in explanation.verdicts if one is not scopes} == {"met"}
+    assert isinstance(told(scopes_are_known=False, lifecycle="retired").refusal, StreamRetired)
+
+
+def test_a_draft_does_not_meet_its_lifecycle() -> None:
+    told = explain(
+        principal_of(), contract_of(lifecycle="draft"), catalog_of(), Revocations(), transport=None, now=NOON
+    )
+    assert isinstance(told.refusal, StreamNotFound)
+    assert [(one.outcome, one.told) for one in told.verdicts if one.condition == "lifecycle"] == [("not met", "draft")]
+
+
 @pytest.mark.parametrize(
     ("kind", "value", "error"),
     [

@@ -17,6 +17,7 @@ from gateway.subscription.events import goodbye
 from gateway.transport.problems import (
     DETAIL_CHARACTERS,
     problem,
+    problem_members,
     refuse_websocket,
     send_problem,
 )
@@ -71,12 +72,28 @@ def test_a_problem_has_every_member_a_partner_needs() -> None:
     }
 
 
+@given(
+    detail=st.text(max_size=40) | st.text(min_size=DETAIL_CHARACTERS, max_size=DETAIL_CHARACTERS + 9),
+    wait_ms=st.none() | st.integers(0, 10**9),
+    correlation_id=st.text(max_size=9),
+    extensions=st.dictionaries(st.sampled_from(["limit", "status", "Ünicode"]), st.integers(), max_size=2),
+)
+def test_a_body_is_its_members_whatever_is_said_in_it(
+    detail: str, wait_ms: int | None, correlation_id: str, extensions: dict[str, object]
+) -> None:
+    for kind in (errors.RateLimited, errors.NotFound, errors.GatewayError):
+        error = kind(detail, retry_after_ms=wait_ms, extensions=extensions)
+        members = problem_members(error, correlation_id=correlation_id)
+        assert problem(error, correlation_id=correlation_id)[2] == json.dumps(members).encode("ascii")
+
+
 @pytest.mark.parametrize("error", EVERY_ERROR)
 def test_every_error_can_be_answered(error: type[GatewayError]) -> None:
     status, headers, body = problem(error(), correlation_id="c-1")
     assert 400 <= status <= 599
     assert (b"content-type", b"application/problem+json") in headers
     members = json.loads(body)
+    assert body == json.dumps(problem_members(error(), correlation_id="c-1"), default=str).encode()
     assert members["detail"]
     assert members["action"]
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", members["code"])

@@ -21,9 +21,10 @@ from gateway.limits.breakers import Breakers
 from gateway.limits.bucket import Rate
 from gateway.limits.lending import Ask
 from gateway.limits.parts import part_of, part_tag
-from gateway.limits.redis import RedisFiles, RedisLink
+from gateway.limits.redis import RedisLink
 from gateway.limits.store import Exchange, RedisStore, account_key
 from gateway.limits.topology import slot_of
+from gateway.pem import PemFiles
 from tests.conftest import or_left_out
 from tests.parts import redis as redis_part
 from tests.parts.certificates import make_authority, make_certificate
@@ -418,9 +419,9 @@ async def test_over_tls_both_sides_show_who_they_are(own_redis: RedisServer, tmp
 
     server = await asyncio.start_server(pass_on, "127.0.0.1", 0, ssl=context)
     url = f"rediss://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
-    good = RedisFiles(str(certificate), client, client)
+    good = PemFiles(str(certificate), client, client)
     links = [
-        RedisLink(url, files=files, timeout_seconds=10) for files in (good, RedisFiles(str(certificate)), RedisFiles())
+        RedisLink(url, files=files, timeout_seconds=10) for files in (good, PemFiles(str(certificate)), PemFiles())
     ]
     try:
         await links[0].try_out()

@@ -7,14 +7,16 @@ import json
 import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from gateway.cli import main
 from tests.parts.gateway import Deployment, GatewayProcess, catalog, contract
 from tests.parts.kafka import Kafka, eventually
 from tests.parts.partner import Partner, Stream
@@ -171,6 +173,43 @@ async def test_a_stream_that_is_read_does_not_go_from_one_reload_to_the_next(run
         (problem,) = (await running.reload("reload_refused"))["problems"]
         assert "stream second: breaks its readers: stream: removed" in problem
         assert set(await running.listed()) == {"first", "second"}
+
+
+async def test_who_may_read_is_withdrawn_without_a_new_version(running: Running) -> None:
+    withdrawn: dict[str, dict[str, Any]] = {
+        "scoped": {"scopes": ["streams:read", "other:read"]},
+        "rowed": {"row_filter": {"field": "id", "claim": "own"}},
+        "drafted": {"lifecycle": "draft"},
+        "retired": {"lifecycle": "retired"},
+    }
+    for name in (*withdrawn, "narrowed"):
+        row: dict[str, Any] = {"row_filter": {"field": "id", "claim": "region"}} if name == "narrowed" else {}
+        row["filters"] = {"id": {"pointer": "/id", "type": "string"}}
+        running.write(name, contract(name, running.topic, partitions=1, payload=PAYLOAD, **row))
+    everything = catalog(["first", "second", "narrowed", *withdrawn])
+    (running.deployment.directory / "catalog.yaml").write_text(yaml.safe_dump(everything))
+    config = running.deployment.options("apply")
+    applied = CliRunner().invoke(main, ["apply", *config, str(running.deployment.directory / "catalog.yaml")])
+    assert applied.exit_code == 0, applied.output
+    await running.reload("reloaded")
+    partner = running.partner.as_(running.deployment.token(region="north", group="south"))
+    async with AsyncExitStack() as open_reads:
+        reads = {name: await open_reads.enter_async_context(partner.sse(name)) for name in withdrawn}
+        narrowed = await open_reads.enter_async_context(partner.sse("narrowed"))
+        for name, changes in (withdrawn | {"narrowed": {"row_filter": {"field": "id", "claim": "group"}}}).items():
+            document = running.read(name)
+            document["channels"][name]["x-gateway"] |= changes
+            running.write(name, document)
+        await running.reload("reloaded")
+        codes = {name: (await read.until("goodbye")).data["code"] for name, read in reads.items()}
+        assert codes == dict.fromkeys(withdrawn, "access_withdrawn") | {"retired": "stream_ended"}
+        await running.kafka.produce(running.topic, [b'{"id": "north"}', b'{"id": "south"}'])
+        assert (await narrowed.records(1))[0].data["data"] == {"id": "south"}
+        told = {line["stream"]: line["changes"] for line in running.events("access_changed")}
+        assert set(told) == {*withdrawn, "narrowed"}
+        assert told["scoped"] == ["scopes: other:read added (tokens without it are refused)"]
+        for name in withdrawn:
+            assert (await partner.get(f"/v1/streams/{name}/records")).status_code in (403, 404, 410)
 
 
 async def test_a_draft_changes_freely_and_goes(running: Running) -> None:

@@ -15,6 +15,7 @@ from alembic.runtime.migration import MigrationContext
 
 from gateway import __version__
 from gateway.alerts.store import METADATA as ALERTS
+from gateway.auth.ticket_rows import METADATA as TICKETS
 from gateway.billing.tables import METADATA
 from gateway.catalog.file import load_catalog
 from gateway.catalog.store import Store
@@ -120,7 +121,7 @@ def test_the_versions_together_make_the_tables_that_the_stores_use(database: Dat
     Schema(database).upgrade()
     with database.reading() as connection:
         known = {"compare_type": True, "include_object": lambda _o, name, *_: name not in ("schema_versions",)}
-        ours = [METADATA, EVIDENCE, USAGE, QUOTAS, ALERTS]
+        ours = [METADATA, EVIDENCE, USAGE, QUOTAS, ALERTS, TICKETS]
         assert compare_metadata(MigrationContext.configure(connection, opts=known), ours) == []  # type: ignore[arg-type]
 
 

@@ -153,6 +153,15 @@ def test_the_command_compares_what_the_ledger_holds(tmp_path: Path, monkeypatch:
     assert last_month.stdout.splitlines()[1].split() == ["acme", "EUR", "58.31", "58.31", "0.00"]
     for wrong in (["--from", "2026-09", "--to", "2026-07"], ["--from", "2026-07"]):
         assert CliRunner().invoke(simulate_command, ["--plan", "next.yaml", *wrong, *local]).exit_code == 2
+    for start, end in (("1975-01", "2300-01"), ("2026-07", "2036-08")):
+        too_long = CliRunner().invoke(simulate_command, ["--plan", "next.yaml", "--from", start, "--to", end, *local])
+        assert too_long.exit_code == 2
+        assert "days; allowed: at most 3660, ten years" in " ".join(too_long.output.split())
+    ten_years = ["--from", "2020-01", "--to", "2030-01", "--format", "json"]
+    result = CliRunner().invoke(simulate_command, ["--plan", "next.yaml", "--tenant", "acme", *ten_years, *local])
+    (acme,) = json.loads(result.stdout)["tenants"]
+    assert len(acme["periods"]) == 120
+    assert acme["difference"] == "47.60"
 
 
 PLANS = """\

@@ -165,6 +165,36 @@ def test_whatever_a_name_is_made_of_every_form_can_be_made(name: str, reason: st
         assert spell(statement, form)
 
 
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("株式会社アクメ", "[U+682A U+5F0F U+4F1A U+793E U+30A2 U+30AF U+30E1]"),
+        ("Acme 株式会社 GmbH", "Acme [U+682A U+5F0F U+4F1A U+793E] GmbH"),
+        ("हि", "[U+0939 U+093F]"),
+        ("क्", "[U+0915 U+094D]"),
+        ("A𠮷", "A[U+20BB7]"),
+    ],
+)
+def test_what_the_fonts_lack_is_a_number_in_a_pdf_and_the_pdf_says_so(
+    name: str, shown: str, august: dict[str, Any]
+) -> None:
+    document = pypdfium2.PdfDocument(spell({**august, "title": name}, "pdf"))
+    text = " ".join(document[0].get_textpage().get_text_range().split())
+    assert shown in text
+    assert "□" not in text
+    assert "have the characters themselves" in text
+    document.close()
+    assert name in spell({**august, "title": name}, "html").decode()
+
+
+@pytest.mark.parametrize("name", ["Müller & Søn", "Καλημέρα", "Привет", "Škoda ﬁ ½ Ⅷ", "Acme"])
+def test_names_that_the_fonts_have_need_no_note(name: str, august: dict[str, Any]) -> None:
+    document = pypdfium2.PdfDocument(spell({**august, "title": name}, "pdf"))
+    text = " ".join(document[0].get_textpage().get_text_range().split())
+    assert "U+" not in text
+    document.close()
+
+
 def test_a_long_statement_goes_over_several_pages_with_a_head_on_each(august: dict[str, Any]) -> None:
     long = {**august, "lines": august["lines"][:1] * 120, "usage": august["usage"] * 80}
     document = pypdfium2.PdfDocument(spell(long, "pdf"))

@@ -229,6 +229,54 @@ def test_a_preview_of_a_month_that_waits_is_that_months_draft(finance: Desk) -> 
     assert after.id != made.id
 
 
+def asked_for(kept: Kept, name: str) -> Decimal:
+    """What a statement asks for a charge, for its own month and for the one to come."""
+    return sum((line.amount for line in lines_of(kept.body, "charge", "advance") if line.name == name), Decimal())
+
+
+def test_what_the_month_before_asks_in_advance_is_not_asked_again_while_that_one_waits(finance_anywhere: Desk) -> None:
+    finance, base, fee = finance_anywhere, "Base fee", Decimal("49.00")
+    finance.use(AUGUST.start + HOUR, records=2_000_000)
+    finance.told(AUGUST.end + 2 * HOUR)
+    now = AUGUST.start + 9 * 24 * HOUR
+    # July is over, and has no final statement.
+    preview = finance.closing.preview("acme", AUGUST, now=now)
+    assert preview.is_preview
+    assert asked_for(preview, base) == fee, "September in advance: for August it is asked by July"
+    assert asked_for(finance.closing.preview("acme", SEPTEMBER.next(), now=now), base) == fee
+    drafted = finance.closing.preview("acme", AUGUST, now=AUGUST.end + 1)
+    assert not drafted.is_preview
+    assert asked_for(drafted, base) == fee
+    july, august = finance.close_all(AUGUST.end + HOUR)
+    assert asked_for(july, base) == 2 * fee, "July itself, which no statement was before, and August"
+    assert august.body["lines"] == drafted.body["lines"]
+    assert finance.findings() == []
+
+
+def test_credit_and_adjustments_that_a_waiting_month_takes_are_not_in_the_next_preview(opened: Open) -> None:
+    catalog = example()
+    catalog["tenants"][0]["credit"] = "100.00"
+    with opened(catalog=catalog) as finance:
+        finance.store.adjust(
+            tenant="acme", name="Line", reason="outage", amount=Decimal(-1), by="eve", now=int(JULY.start)
+        )
+        july = finance.closing.preview("acme", JULY, now=JULY.end - 1)
+        used = Decimal(july.body["credit"]["used"])
+        assert used > 0
+        assert amounts(july, "adjustment") == {"Line": "-1.00"}
+        august = finance.closing.preview("acme", AUGUST, now=JULY.end + 1)
+        assert Decimal(august.body["credit"]["before"]) == 100 - used
+        assert amounts(august, "adjustment") == {}
+
+
+def test_a_preview_of_the_next_statement_has_the_corrections_of_closed_months(finance: Desk) -> None:
+    finance.close_all(JULY.end + HOUR)
+    finance.use(JULY.start + HOUR, source="node-3", records=2_000_000)
+    preview = finance.closing.preview("acme", AUGUST, now=AUGUST.start + HOUR)
+    assert amounts(preview, "correction") == {"Records, correction of 2026-07 (ST-000001)": "10.00"}
+    assert amounts(finance.closing.preview("acme", JULY, now=AUGUST.start + HOUR), "correction") == {}
+
+
 def test_only_so_many_previews_of_a_tenant_are_kept(finance: Desk) -> None:
     from gateway.billing.store import KEPT_PREVIEWS
 
@@ -264,6 +312,44 @@ def test_usage_told_after_the_close_is_charged_in_the_next_month_by_a_line_that_
     (october,) = finance_anywhere.close_all(SEPTEMBER.next().end + HOUR)
     assert amounts(october, "correction") == {"Records, correction of 2026-07 (ST-000001)": "3.00"}, "twice late"
     assert finance_anywhere.findings() == []
+
+
+def left(finance: Desk) -> float:
+    """The tenant has its July closed and no plan since; when August is over, too, with nothing in it."""
+    catalog = example()
+    for entitlement in catalog["tenants"][0]["entitlements"]:
+        entitlement["to"] = date(2026, 8, 1)
+    finance.apply(catalog)
+    finance.told(SEPTEMBER.end, state="ended")
+    finance.close_all(JULY.end + HOUR)
+    now = AUGUST.end + HOUR
+    # Looked at again and again, and nothing is there.
+    for _ in range(4):
+        now += 600
+        assert {one.outcome for one in finance.close(now)} <= {"empty"}
+    assert finance.close(now + 60) == [], "what is known to be empty is not looked at each time"
+    return now
+
+
+@pytest.mark.parametrize("month", [JULY, AUGUST])
+def test_usage_that_comes_late_after_months_with_nothing_is_billed_without_a_restart(
+    finance: Desk, month: Period
+) -> None:
+    now = left(finance)
+    finance.use(month.start + HOUR, source="node-3", records=3_000_000)
+    finance.told(SEPTEMBER.end, source="node-3", state="ended")
+    (august,) = finance.close(now + 600)
+    assert (august.outcome, august.period) == ("final", AUGUST)
+    assert august.statement is not None
+    assert Decimal(august.statement.body["net"]) == 20
+    assert finance.findings() == []
+
+
+def test_an_adjustment_after_months_with_nothing_is_billed_at_the_next_look(finance: Desk) -> None:
+    now = left(finance)
+    finance.store.adjust(tenant="acme", name="Line", reason="r", amount=Decimal(4), by="eve", now=int(now))
+    (august,) = finance.close(now + 61)
+    assert august.outcome == "final"
 
 
 def test_late_usage_that_costs_nothing_more_is_settled_without_a_line(finance: Desk) -> None:

@@ -594,6 +594,7 @@ async def test_the_command_ends_with_0_at_ctrl_c_and_says_where_it_was() -> None
         (["flights", "--url", "nowhere"], "not an address"),
         (["flights", "--from", "latest", "--cursor", "c"], "give one of them"),
         (["flights", "--limit", "0"], "--limit"),
+        (["flights", "--set", "http.port=0"], "give --url"),
         (["flights", "--protocol", "carrier-pigeon"], "--protocol"),
         ([], "STREAM"),
     ],
@@ -602,3 +603,11 @@ async def test_a_command_that_cannot_be_run_is_a_usage_error(arguments: list[str
     code, _, err = await finished(await run_tail(*arguments))
     assert code == 2
     assert said in err
+
+
+async def test_without_an_address_the_settings_say_where_the_gateway_is(tmp_path: Path) -> None:
+    async with scripted([EVENT_STREAM + sse_record(1) + sse_record(2), None]) as server:
+        file = tmp_path / "gateway.toml"
+        file.write_text(f"[http]\npublic_url = {json.dumps(server.url)}\n")
+        code, out, err = await finished(await run_tail("flights", "--config", str(file), "--limit", "2"))
+    assert (code, out) == (0, "t - 1\nt - 2\n"), err

@@ -1,164 +1,369 @@
-"""Tickets: one read, one connection at a time; kept by one process or, in a real Redis, by all nodes."""
+"""Tickets: one read, one connection at a time; kept by one process, or by all nodes in a real Redis and a database."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
 
 import pytest
 
+from gateway.auth.shared_tickets import ASK_AGAIN_SECONDS, SETTLE_SECONDS, SharedTickets
+from gateway.auth.ticket_rows import TicketRows
 from gateway.auth.ticket_store import RedisTickets
 from gateway.auth.tickets import (
     HOLD_SECONDS,
     OPEN_SECONDS,
     RETURN_SECONDS,
+    Held,
     MemoryTickets,
+    Ticket,
     Tickets,
     TicketStore,
 )
 from gateway.clock import ManualClock, SystemClock
+from gateway.database.database import Database
+from gateway.database.schema import Schema
+from gateway.database.workers import Workers
 from gateway.errors import TicketInUse, TokenExpired, TokenInvalid, Unavailable
 from gateway.limits.redis import RedisLink
 from gateway.model import Principal
 from tests.parts.redis import RedisServer
 
 Pass = Callable[[float], Awaitable[None]]
+BEGAN = 1_700_000_000.0
 
 
-class Parts:
-    """A store, and a way to let time pass for it."""
-
-    def __init__(self, store: TicketStore, let_pass: Pass) -> None:
-        self.store = store
-        self.let_pass = let_pass
-
-
-@pytest.fixture(params=["memory", "redis"])
-async def parts(request: pytest.FixtureRequest) -> AsyncIterator[Parts]:
-    if request.param == "memory":
-        clock = ManualClock(now=1_700_000_000.0)
-
-        async def advance(seconds: float) -> None:
-            clock.advance(seconds)
-
-        yield Parts(MemoryTickets(clock), advance)
-        return
-    server: RedisServer = request.getfixturevalue("redis_server")
-    link = RedisLink(server.url)
-    await link.client.flushdb()
-
-    async def age(seconds: float) -> None:
-        # Redis keeps its own time: every deadline is moved towards us instead.
-        async for key in link.client.scan_iter("gateway:ticket:*"):
-            left = await link.client.pttl(key)
-            await link.client.pexpire(key, max(0, left - round(seconds * 1000)))
-            until = await link.client.hget(key, "held_until")
-            if until is not None:
-                await link.client.hset(key, "held_until", int(until) - round(seconds * 1000))
-
-    yield Parts(RedisTickets(link.client), age)
-    await link.close()
-
-
-async def test_a_ticket_is_there_for_its_first_connection_and_then_gone(parts: Parts) -> None:
-    await parts.store.put("k", b"data")
-    assert await parts.store.look("k") == b"data"
-    await parts.let_pass(OPEN_SECONDS - 1)
-    assert await parts.store.look("k") == b"data"
-    await parts.let_pass(2)
-    assert await parts.store.look("k") is None
-    assert await parts.store.take("k", "h") is None
-    assert await parts.store.look("never") is None
-
-
-async def test_one_connection_at_a_time(parts: Parts) -> None:
-    await parts.store.put("k", b"data")
-    assert await parts.store.take("k", "first") is True
-    assert await parts.store.take("k", "second") is False
-    await parts.store.release("k", "second")
-    assert await parts.store.take("k", "second") is False, "only who holds it gives it back"
-    await parts.store.release("k", "first")
-    assert await parts.store.take("k", "second") is True
-
-
-async def test_a_connection_that_is_renewed_holds_as_long_as_it_lasts(parts: Parts) -> None:
-    await parts.store.put("k", b"data")
-    await parts.store.take("k", "first")
-    for _ in range(50):
-        await parts.let_pass(HOLD_SECONDS - 1)
-        await parts.store.keep([("k", "first"), ("gone", "x")])
-    assert await parts.store.take("k", "second") is False
-
-
-async def test_what_a_killed_node_held_lapses(parts: Parts) -> None:
-    await parts.store.put("k", b"data")
-    await parts.store.take("k", "first")
-    await parts.let_pass(HOLD_SECONDS + 0.5)
-    assert await parts.store.take("k", "second") is True
-    await parts.store.keep([("k", "first")])
-    await parts.store.release("k", "first")
-    assert await parts.store.take("k", "third") is False, "the one that came back late holds nothing any more"
-
-
-async def test_after_its_connection_a_ticket_may_come_back_for_a_while(parts: Parts) -> None:
-    await parts.store.put("k", b"data")
-    for _ in range(3):
-        assert await parts.store.take("k", "h") is True
-        await parts.store.release("k", "h")
-        await parts.let_pass(RETURN_SECONDS - 1)
-    await parts.let_pass(2)
-    assert await parts.store.take("k", "h") is None
-
-
-def principal(expires_at: int) -> Principal:
+def principal(expires_at: int = 2**31) -> Principal:
     return Principal("idp", "web", "user", frozenset({"streams:read"}), "t1", expires_at, {"airport": ["ORD"]})
 
 
+TICKET = Ticket(principal(), "s", None)
+
+
+class Parts:
+    """A store, a way to let time pass for it, and a key of its own."""
+
+    def __init__(self, store: TicketStore, let_pass: Pass, *, key: str = "k") -> None:
+        self.store = store
+        self.let_pass = let_pass
+        self.key = key
+
+    def held(self, hold: str) -> Held:
+        return Held(self.key, hold, TICKET)
+
+    async def keep(self, hold: str) -> None:
+        await self.store.keep([self.held(hold)])
+        if isinstance(self.store, SharedTickets):
+            await self.store.catch_up()
+
+
+@contextlib.asynccontextmanager
+async def on_database(url: str) -> AsyncIterator[tuple[Database, Workers]]:
+    database = Database(url)
+    Schema(database).upgrade()
+    workers = Workers(database)
+    try:
+        yield database, workers
+    finally:
+        await workers.close()
+
+
+@pytest.fixture(params=["memory", "redis", "shared", "sqlite", "postgres"])
+async def parts(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Parts]:
+    clock = ManualClock(now=BEGAN)
+
+    async def advance(seconds: float) -> None:
+        clock.advance(seconds)
+
+    if request.param == "memory":
+        yield Parts(MemoryTickets(clock), advance)
+        return
+    postgres = request.param == "postgres"
+    url = request.getfixturevalue("postgres_url") if postgres else f"sqlite:///{tmp_path}/gateway.db"
+    async with on_database(url) as (database, workers):
+        if request.param in ("sqlite", "postgres"):
+            link = RedisLink("redis://127.0.0.1:1/0")
+            rows = TicketRows(database, node="a")
+            shared = SharedTickets(RedisTickets(link.client), rows, work=workers.run, clock=clock)
+            yield Parts(shared, advance, key="s:k")
+            await link.close()
+            return
+        server: RedisServer = request.getfixturevalue("redis_server")
+        link = RedisLink(server.url)
+        await link.client.flushdb()
+
+        async def age(seconds: float) -> None:
+            # Redis keeps its own time: every deadline is moved towards us instead.
+            async for key in link.client.scan_iter("gateway:ticket:1:k*"):
+                left = await link.client.pttl(key)
+                await link.client.pexpire(key, max(0, left - round(seconds * 1000)))
+                until = await link.client.hget(key, "held_until")
+                if until is not None:
+                    await link.client.hset(key, "held_until", int(until) - round(seconds * 1000))
+
+        store: TicketStore = RedisTickets(link.client)
+        if request.param == "shared":
+            rows = TicketRows(database, node="a")
+            store = SharedTickets(RedisTickets(link.client), rows, work=workers.run, clock=SystemClock())
+        yield Parts(store, age)
+        await link.close()
+
+
+async def test_a_ticket_is_there_for_its_first_connection_and_then_gone(parts: Parts) -> None:
+    await parts.store.put(parts.key, TICKET)
+    assert await parts.store.look(parts.key) == TICKET
+    await parts.let_pass(OPEN_SECONDS - 1)
+    assert await parts.store.look(parts.key) == TICKET
+    await parts.let_pass(2)
+    assert await parts.store.look(parts.key) is None
+    assert await parts.store.take(parts.held("h")) is None
+    assert await parts.store.look(parts.key + "never") is None
+
+
+async def test_one_connection_at_a_time(parts: Parts) -> None:
+    await parts.store.put(parts.key, TICKET)
+    assert await parts.store.take(parts.held("first")) is True
+    assert await parts.store.take(parts.held("second")) is False
+    await parts.store.release(parts.held("second"))
+    assert await parts.store.take(parts.held("second")) is False, "only who holds it gives it back"
+    await parts.store.release(parts.held("first"))
+    assert await parts.store.take(parts.held("second")) is True
+
+
+async def test_of_many_that_try_at_once_one_gets_it(parts: Parts) -> None:
+    await parts.store.put(parts.key, TICKET)
+    taken = await asyncio.gather(*(parts.store.take(parts.held(f"h{n}")) for n in range(20)))
+    assert sorted(map(bool, taken)) == [False] * 19 + [True]
+
+
+async def test_a_connection_that_is_renewed_holds_as_long_as_it_lasts(parts: Parts) -> None:
+    await parts.store.put(parts.key, TICKET)
+    first = parts.held("first")
+    await parts.store.take(first)
+    for _ in range(50):
+        await parts.let_pass(HOLD_SECONDS - 1)
+        await parts.keep("first")
+    assert await parts.store.take(parts.held("second")) is False
+
+
+async def test_what_a_killed_node_held_lapses(parts: Parts) -> None:
+    await parts.store.put(parts.key, TICKET)
+    await parts.store.take(parts.held("first"))
+    await parts.let_pass(HOLD_SECONDS + 0.5)
+    assert await parts.store.take(parts.held("second")) is True
+    await parts.store.release(parts.held("first"))
+    assert await parts.store.take(parts.held("third")) is False, "the one that came back late holds nothing any more"
+
+
+async def test_after_its_connection_a_ticket_may_come_back_for_a_while(parts: Parts) -> None:
+    await parts.store.put(parts.key, TICKET)
+    for _ in range(3):
+        assert await parts.store.take(parts.held("h")) is True
+        await parts.store.release(parts.held("h"))
+        await parts.let_pass(RETURN_SECONDS - 1)
+    await parts.let_pass(2)
+    assert await parts.store.take(parts.held("h")) is None
+
+
 async def test_a_ticket_speaks_for_its_principal_on_its_stream_and_origin_alone(parts: Parts) -> None:
-    clock = ManualClock(now=1_700_000_000.0)
+    clock = ManualClock(now=BEGAN)
     tickets = Tickets(parts.store, clock)
-    who = principal(1_700_000_100)
+    who = principal(int(BEGAN) + 100)
     paged = await tickets.issue(who, "s", "https://a.example")
     plain = await tickets.issue(who, "s", None)
     assert paged != plain
-    assert len(paged) == 32
-    assert await tickets.look(paged, stream="s", origin="https://a.example") == who
-    assert await tickets.look(plain, stream="s", origin=None) == who
+    assert len(paged) in (32, 33)
+    for text, origin in ((paged, "https://a.example"), (plain, None)):
+        ticket = (await tickets.look(text)).ticket
+        ticket.check(stream="s", origin=origin)
+        assert ticket.principal == who
     for text, stream, origin in (
         (paged, "other", "https://a.example"),
         (paged, "s", "https://b.example"),
         (paged, "s", None),
         (plain, "s", "https://a.example"),
         (paged[:-1] + "~", "s", "https://a.example"),
-        ("A" * 32, "s", None),
+        ("A" * 33, "s", None),
+        ("s" + "A" * 32, "s", None),
         ("", "s", None),
     ):
         with pytest.raises(TokenInvalid):
-            await tickets.look(text, stream=stream, origin=origin)
+            (await tickets.look(text)).ticket.check(stream=stream, origin=origin)
     clock.advance(100)
     with pytest.raises(TokenExpired):
-        await tickets.look(plain, stream="s", origin=None)
+        await tickets.look(plain)
 
 
-async def test_a_held_ticket_is_free_again_whatever_ended_the_connection(parts: Parts) -> None:
+async def test_a_connection_that_is_over_frees_its_ticket(parts: Parts) -> None:
     tickets = Tickets(parts.store, SystemClock())
-    text = await tickets.issue(principal(2**31), "s", None)
-    with contextlib.suppress(ValueError):
-        async with tickets.held(text):
-            with pytest.raises(TicketInUse):
-                await tickets.held(text).__aenter__()
-            raise ValueError
-    async with tickets.held(text):
-        pass
+    shown = await tickets.look(await tickets.issue(principal(), "s", None))
+    for _ in range(2):
+        held = await tickets.take(shown)
+        with pytest.raises(TicketInUse):
+            await tickets.take(shown)
+        await tickets.give_back(held)
 
 
-async def test_without_redis_tickets_are_refused_for_now(own_redis: RedisServer) -> None:
-    link = RedisLink(own_redis.url)
-    tickets = Tickets(RedisTickets(link.client), SystemClock())
-    text = await tickets.issue(principal(2**31), "s", None)
-    async with tickets.held(text):
+# ---- two nodes, a Redis that comes and goes, one database ------------------------------------------------------------
+
+
+class Pair:
+    """Two nodes as they are without their gateways: their tickets, and what runs for them."""
+
+    def __init__(self, server: RedisServer, database: Database, workers: Workers) -> None:
+        self.links = [RedisLink(server.url) for _ in "ab"]
+        self.stores = [
+            SharedTickets(
+                RedisTickets(link.client), TicketRows(database, node=node), work=workers.run, clock=SystemClock()
+            )
+            for link, node in zip(self.links, "ab", strict=True)
+        ]
+        self.a, self.b = (Tickets(store, SystemClock()) for store in self.stores)
+        self.database = database
+        self._running = [asyncio.create_task(one.run()) for one in (*self.stores, self.a, self.b)]
+
+    async def close(self) -> None:
+        for one in self._running:
+            one.cancel()
+        await asyncio.gather(*self._running, return_exceptions=True)
+        for link in self.links:
+            await link.close()
+
+    def rows(self) -> int:
+        with self.database.reading() as connection:
+            return int(connection.exec_driver_sql("SELECT count(*) FROM tickets").scalar() or 0)
+
+
+@pytest.fixture
+async def pair(own_redis: RedisServer, tmp_path: Path) -> AsyncIterator[Pair]:
+    async with on_database(f"sqlite:///{tmp_path}/gateway.db") as (database, workers):
+        pair = Pair(own_redis, database, workers)
+        yield pair
+        await pair.close()
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(60):
+        while not await holds():
+            await asyncio.sleep(0.1)
+
+
+async def in_use(tickets: Tickets, text: str) -> bool:
+    """Whether the ticket is known and its one connection open; gives back what it took."""
+    shown = await tickets.look(text)
+    try:
+        held = await tickets.take(shown)
+    except TicketInUse:
+        return True
+    await tickets.give_back(held)
+    return False
+
+
+@contextlib.contextmanager
+def away(server: RedisServer, how: str) -> Iterator[None]:
+    """Redis killed, which forgets everything, or frozen, which answers late what it was asked."""
+    server.kill() if how == "killed" else server.pause()
+    try:
+        yield
+    finally:
+        server.start() if how == "killed" else server.resume()
+
+
+@pytest.mark.parametrize("how", ["killed", "frozen"])
+async def test_without_redis_tickets_go_on_and_none_is_used_twice(pair: Pair, own_redis: RedisServer, how: str) -> None:
+    old = {name: await pair.a.issue(principal(), name, None) for name in ("waiting", "open", "over")}
+    held = await pair.b.take(await pair.b.look(old["open"]))
+    await pair.b.give_back(await pair.b.take(await pair.b.look(old["over"])))
+    assert pair.rows() == 0, "while Redis is there the database has none"
+    with away(own_redis, how):
+        text = await pair.a.issue(principal(), "new", None)
+        shown = await pair.b.look(text)
+        new = await pair.b.take(shown)
+        with pytest.raises(TicketInUse):
+            await pair.a.take(await pair.a.look(text))
+        # What was known before is known still, on either node, and what is open is open.
+        assert await in_use(pair.a, old["open"])
+        assert not await in_use(pair.b, old["waiting"])
+        assert not await in_use(pair.a, old["over"])
+        for garbage in ("A" * 32, "s" + "A" * 32):
+            with pytest.raises(TokenInvalid):
+                await pair.a.look(garbage)
+    for tickets in (pair.a, pair.b):
+        assert await in_use(tickets, old["open"])
+        assert await in_use(tickets, text)
+
+    async def is_back() -> bool:
+        return len(await pair.a.issue(principal(), "s", None)) == 32
+
+    await eventually(is_back)
+    await pair.a.give_back(new) if False else await pair.b.give_back(new)
+    assert not await in_use(pair.a, text)
+    await pair.b.give_back(held)
+    assert not await in_use(pair.a, old["open"])
+
+
+async def test_with_redis_back_open_tickets_return_to_it(pair: Pair, own_redis: RedisServer) -> None:
+    text = await pair.a.issue(principal(), "s", None)
+    held = await pair.b.take(await pair.b.look(text))
+    with away(own_redis, "killed"):
+
+        async def is_moved() -> bool:
+            return pair.rows() == 1
+
+        await eventually(is_moved)
+
+    async def has_returned() -> bool:
+        assert await in_use(pair.a, text), "at no moment is it free"
+        return pair.rows() == 0
+
+    await eventually(has_returned)
+    await pair.b.give_back(held)
+    assert not await in_use(pair.a, text)
+
+
+async def test_a_redis_that_forgot_everything_between_two_looks_takes_no_ticket_along(
+    pair: Pair, own_redis: RedisServer
+) -> None:
+    waiting, text = await pair.a.issue(principal(), "s", None), await pair.a.issue(principal(), "s", None)
+    held = await pair.a.take(await pair.a.look(text))
+    for store in pair.stores:
+        await store.keep([held] if store is pair.stores[0] else [])
+    own_redis.command("FLUSHALL")
+    assert await in_use(pair.b, text)
+    assert not await in_use(pair.b, waiting)
+    await pair.a.give_back(held)
+
+
+async def test_one_call_that_fails_moves_nothing(pair: Pair, own_redis: RedisServer) -> None:
+    text = await pair.a.issue(principal(), "s", None)
+    with away(own_redis, "frozen"):
+        looking = asyncio.create_task(pair.a.look(text))
+        await asyncio.sleep(ASK_AGAIN_SECONDS / 2)
+    await looking
+    assert pair.rows() == 0
+
+
+async def test_without_redis_and_database_tickets_are_refused_for_now(own_redis: RedisServer, tmp_path: Path) -> None:
+    link, place = RedisLink(own_redis.url), tmp_path / "gateway.db"
+    async with on_database(f"sqlite:///{place}") as (database, workers):
+        rows = TicketRows(database, node="a")
+        store = SharedTickets(RedisTickets(link.client), rows, work=workers.run, clock=SystemClock())
+        tickets = Tickets(store, SystemClock())
+        text = await tickets.issue(principal(), "s", None)
+        shown = await tickets.look(text)
         own_redis.kill()
-        for attempt in (tickets.issue(principal(2**31), "s", None), tickets.look(text, stream="s", origin=None)):
+        database.close()
+        place.unlink()
+        place.mkdir()
+        for attempt in (lambda: tickets.issue(principal(), "s", None), lambda: tickets.look(text)):
             with pytest.raises(Unavailable):
-                await attempt
+                await attempt()
+        with pytest.raises(Unavailable):
+            await tickets.take(shown)
     await link.close()
+
+
+def test_nodes_have_the_time_to_say_what_is_open_before_anything_is_claimed() -> None:
+    assert SETTLE_SECONDS < HOLD_SECONDS, "a connection that Redis knows of does not lapse meanwhile"

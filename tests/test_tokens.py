@@ -290,9 +290,9 @@ class Counted(VerifyingKey):
 
     __slots__ = ("times",)
 
-    def is_signature(self, signature: bytes, *, of: bytes, algorithm: str) -> bool:
+    def is_signature(self, signature: bytes, *, of: bytes, algorithm: str, sha256: bytes | None = None) -> bool:
         self.times = getattr(self, "times", 0) + 1
-        return super().is_signature(signature, of=of, algorithm=algorithm)
+        return super().is_signature(signature, of=of, algorithm=algorithm, sha256=sha256)
 
 
 def counted(key: SigningKey = KEY) -> Counted:
@@ -341,6 +341,32 @@ def test_what_is_remembered_ends_with_the_keys_it_was_verified_by() -> None:
     assert len(verifier) == 1
 
 
+@pytest.mark.parametrize("algorithm", ["RS256", "ES256", "EdDSA"])
+def test_a_remembered_token_lends_nothing_to_another_of_its_parts(algorithm: str) -> None:
+    signer = SigningKey(algorithm, kid="k")
+    issuer = PretendIssuer(signer, clock=ManualClock())
+    verifier = verifier_of(issuer)
+    one, two = issuer.mint(), issuer.mint("acme-other")
+    assert verifier.verify(one)
+    assert verifier.verify(two)
+    assert verifier.remembers(one)
+    (header, payload, signature), (_, payload_of_two, signature_of_two) = one.split("."), two.split(".")
+    for mixed in (
+        f"{header}.{payload}.{signature_of_two}",
+        f"{header}.{payload_of_two}.{signature}",
+        f"{header}.{payload}.{signature[:-4]}AAAA",
+        f"{header}.{payload}.AAAA{signature[4:]}",
+        f"{header}.{payload}{signature}",
+        f"{header}.{payload}.",
+        f"{header}{payload}.{signature}",
+        f"{one}.",
+        f".{one}",
+    ):
+        assert not verifier.remembers(mixed)
+        assert isinstance(refusal_of(verifier, mixed), TokenInvalid)
+    assert len(verifier) == 2
+
+
 def test_no_refusal_is_remembered() -> None:
     key = counted()
     issuer = PretendIssuer(KEY, clock=ManualClock())
@@ -369,6 +395,24 @@ def test_what_is_remembered_is_bounded_and_the_least_used_goes_first() -> None:
     assert key.times == 4
     verifier.verify(others[0])
     assert (key.times, len(verifier)) == (5, 3)
+
+
+def test_those_in_use_outlast_any_number_of_others() -> None:
+    key = counted()
+    issuer = PretendIssuer(KEY, clock=ManualClock())
+    verifier = TokenVerifier([issuer.settings(keys=KeySet((key,)))], clock=issuer.clock, remembered_tokens=64)
+    used = [issuer.mint() for _ in range(40)]
+    for token in used:
+        verifier.verify(token)
+    for number in range(1, 200):
+        verifier.verify(issuer.mint())
+        assert len(verifier) <= 64
+        for token in used:
+            assert verifier.remembers(token)
+            verifier.verify(token)
+        assert key.times == 40 + number
+    # Room that was made is used: never less than fifteen sixteenths of it.
+    assert len(verifier) >= 60
 
 
 def test_nothing_is_remembered_where_that_is_off() -> None:
@@ -466,9 +510,10 @@ def test_two_issuers_cannot_be_one(field: str) -> None:
 def test_a_bearer_is_read_whatever_the_case_of_its_scheme(scheme: str) -> None:
     assert parse_bearer(f"{scheme} abc.DEF-_~+/12==") == "abc.DEF-_~+/12=="
     assert parse_bearer(f"{scheme}   abc") == "abc"
+    assert parse_bearer(f" \t{scheme} abc\t ") == "abc"
 
 
-@pytest.mark.parametrize("value", ["", "Basic dXNlcjpwdw==", "DPoP abc", "abc.def.ghi", "Bearerabc", " Bearer abc"])
+@pytest.mark.parametrize("value", ["", "Basic dXNlcjpwdw==", "DPoP abc", "abc.def.ghi", "Bearerabc"])
 def test_another_scheme_is_no_token(value: str) -> None:
     with pytest.raises(TokenMissing):
         parse_bearer(value)
@@ -478,7 +523,7 @@ def test_another_scheme_is_no_token(value: str) -> None:
     "value",
     [
         *("Bearer", "Bearer ", "Bearer abc def", "Bearer abc,Bearer def", 'Bearer "abc"', "Bearer abc\0", "Bearer a=b"),
-        *("Bearer \tabc", "Bearer abc ", "Bearer é", "Bearer ==", "bearer token=abc", "Bearer " + "=" * 8000),
+        *("Bearer \tabc", "Bearer abc\n", "Bearer é", "Bearer ==", "bearer token=abc", "Bearer " + "=" * 8000),
     ],
 )
 def test_what_follows_bearer_is_one_token_or_refused(value: str, caplog: pytest.LogCaptureFixture) -> None:

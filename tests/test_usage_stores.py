@@ -27,7 +27,7 @@ from gateway.metering.audit import Delivery, DeliveryAudit, ranges
 from gateway.metering.audit_store import AuditStore
 from gateway.metering.chores import UsageChores
 from gateway.metering.drifts import Drifts
-from gateway.metering.ledger import Ledger
+from gateway.metering.ledger import Ledger, Place, UnreadTopic
 from gateway.metering.process_check import Hour, ProcessCheck
 from gateway.metering.reconcile import Drift, Whom
 from gateway.metering.rollup import DAY, RollUp
@@ -621,10 +621,11 @@ def test_show_prints_a_table_json_and_csv_of_the_same(gateway: Any) -> None:
     asked = ("usage", "show", "--tenant", "acme", "--from", "2026-11-22", "--to", "2026-11-23", "--by", "application")
     table = gateway(*asked)
     assert table.exit_code == 0, table.output
-    told, complete, header, *lines = table.stdout.splitlines()
+    told, complete, unit, header, *lines = table.stdout.splitlines()
+    assert unit == "units: begun 64 KiB of data, counted for each record, live and replayed"
     assert told == "usage of acme, 2026-11-22T00:00:00+01:00 to 2026-11-23T00:00:00+01:00"
     assert complete == "complete until 2026-11-23T01:00:00+01:00; times of Europe/Berlin"
-    columns = ["from", "to", "application", "billable", "records", "bytes", "units_of_64_kib", "hidden_records"]
+    columns = ["from", "to", "application", "billable", "records", "bytes", "units", "hidden_records"]
     assert header.split() == columns
     day = ["2026-11-22T00:00:00+01:00", "2026-11-23T00:00:00+01:00"]
     assert [line.split() for line in lines] == [
@@ -651,7 +652,17 @@ def test_mistakes_of_usage_commands_are_a_line_and_exit_code_2(gateway: Any) -> 
         (("show", "--tenant", "nobody"), "--tenant 'nobody': there is no such tenant"),
         (("show", "--from", "soon"), "--from=soon is not allowed"),
         (("show", "--by", "color"), "--by=color is not allowed"),
+        (("show", "--from", "9999-01-01"), "--from=9999-01-01T00:00:00Z lies ahead"),
+        (("show", "--from", "2026-11-23", "--to", "2026-11-22"), "--from must be before to"),
+        (("export", "--from", "9999-01-01"), "--from=9999-01-01T00:00:00"),
+        (("export", "--from", "9998-12-31"), "--from=9998-12-31T00:00:00"),
+        (("export", "--from", "9998-12-31", "--to", "9999-12-31"), "--from="),
+        (("export", "--from", "9999-01-01", "--to", "9999-12-31"), "--from="),
         (("export", "--granularity", "week"), "--granularity=week is not allowed"),
+        (("export", "--source", ""), "--source '': a URI is needed"),
+        (("export", "--source", "not a uri \u2603"), "--source 'not a uri \u2603': a URI is needed"),
+        (("export", "--source", "https://h/%zz"), "a URI is needed"),
+        (("audit", "--tenant", "acme", "--stream", "nope", "--day", "2026-11-22"), "--stream 'nope': there is no such"),
         (("export", "--output", "/nowhere/x"), "--output /nowhere/x: cannot be written"),
         (("reconcile", "--settle", "7", "--reason", "x"), "--settle 7: no difference of this number stands"),
     ]:
@@ -726,6 +737,11 @@ def test_audit_answers_which_offsets_went_to_whom_when_and_how(gateway: Any, dat
     }
     assert "0:0-8" in gateway(*asked, "--day", "2026-11-23").stdout
     assert "0:0-8" in gateway(*asked, "--day", "2026-11-23", "--format", "csv").stdout
+    # A stream that is gone from products and usage, and that there is evidence of.
+    AuditStore(database).append([delivery(began, 5, stream="gone")], source="s1")
+    gone = ("usage", "audit", "--stream", "gone", "--day", "2026-11-23")
+    assert "0:0-" in gateway(*gone, "--tenant", "acme").stdout
+    assert gateway(*gone, "--tenant", "globex").exit_code == 2, "it is evidence of acme's alone"
 
 
 @ON_SQLITE
@@ -750,3 +766,32 @@ def test_reconcile_shows_what_stands_until_it_is_settled(gateway: Any, database:
     )
     settled = gateway("usage", "reconcile", "--settle", str(drift["number"]), "--reason", "looked into")
     assert (settled.exit_code, settled.stdout) == (0, "no difference stands\n")
+
+
+@ON_SQLITE
+def test_a_topic_that_is_read_no_more_holds_back_until_it_is_given_up(gateway: Any, database: Database) -> None:
+    ledger, now = Ledger(database), float(TODAY + 60)
+    complete = ledger.complete_until(now=now)
+    assert complete == TODAY
+    assert ledger.take_lease("me", seconds=60)
+    # Both are being read anew when the setting is changed from the one to the other.
+    for topic, reached in (("usage.before", 20), ("gateway.usage", 100)):
+        place = Place(topic, "id", {0: 0, 1: 0})
+        ledger.start_over(place, {0: 100, 1: 7}, holder="me")
+        ledger.merge([], place._replace(positions={0: reached, 1: 7}), holder="me", lease_seconds=60)
+    assert ledger.complete_until(now=now) == 0
+    assert ledger.unread() == [UnreadTopic("usage.before", 80)]
+    shown = gateway("usage", "sources")
+    assert "metering.topic is gateway.usage now" in shown.stdout
+    assert "--lost-topic usage.before" in shown.stdout
+    told = json.loads(gateway("usage", "sources", "--format", "json").stdout)
+    assert told["unread_topics"] == [{"topic": "usage.before", "missing": 80}]
+    refused = gateway("usage", "sources", "--lost-topic", "gateway.usage")
+    assert refused.exit_code == 2
+    assert "nothing that was to be read of this topic is missing" in refused.output
+    given_up = gateway("usage", "sources", "--lost-topic", "usage.before")
+    assert given_up.exit_code == 0, given_up.output
+    assert "usage.before" not in given_up.stdout
+    assert ledger.complete_until(now=now) == complete
+    (entry,) = (one for one in AuditLog(database).read(limit=10) if one["action"] == "usage.topic.lost")
+    assert (entry["target"], entry["before"]) == ("usage.before", {"missing": 80})

@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
-from gateway.errors import GatewayError, NotFound
+from gateway.errors import GatewayError, NotFound, TokenInvalid, TokenMissing
+
+_BEAR = (
+    "Send one of the tokens of the setting admin.tokens as Authorization: Bearer; with none there /admin/ is closed."
+)
+
+
+class AdminTokenMissing(TokenMissing):
+    """No credential at all, where an operator's is wanted."""
+
+    title = "Admin token required"
+    action = _BEAR
+
+
+class AdminTokenInvalid(TokenInvalid):
+    """None of ours. A partner's token is one of those."""
+
+    title = "Admin token refused"
+    action = _BEAR
 
 
 class TenantNotFound(NotFound):

@@ -9,10 +9,11 @@ from functools import cache
 from typing import Any, Final
 
 from gateway import __version__
-from gateway.admin.errors import ReloadRefused, TenantNotFound
+from gateway.admin.errors import AdminTokenInvalid, AdminTokenMissing, ReloadRefused, TenantNotFound
 from gateway.auth.revocation import KINDS
 from gateway.billing.errors import StatementNotFound, StatementRefused
 from gateway.catalog.documents.events import Schema, members, ref
+from gateway.catalog.documents.limits import spend_limit_schema
 from gateway.catalog.documents.problems import PROBLEM
 from gateway.errors import (
     BadRequest,
@@ -21,8 +22,6 @@ from gateway.errors import (
     NotAcceptable,
     PayloadTooLarge,
     SessionNotFound,
-    TokenInvalid,
-    TokenMissing,
     Unavailable,
 )
 
@@ -102,6 +101,9 @@ _USAGE_QUERY: Final = {
     "to": "The same; it may lie ahead.",
     "by": "What rows are told apart by, with commas.",
     "granularity": "15m, hour, day or month.",
+    "limit": "The most rows on a page, 1 to 10000; 1000 without.",
+    "format": "json or csv, whatever Accept says.",
+    "next": "Where the page before ended.",
 }
 
 _STATEMENT: Final = _texts(
@@ -196,15 +198,15 @@ OPERATIONS: Final = (
         path="/admin/limits",
         summary="The tenants that press most against their limits, over all nodes.",
         query={"limit": "How many, 1 to 1000; 20 without."},
-        answers={200: _list("tenants", _BUSY)},
+        answers={200: _list("tenants", _BUSY, spend_limits={"type": "array", "items": spend_limit_schema()})},
         refusals=(Unavailable,),
     ),
     Operation(
         method="GET",
         path="/admin/alerts",
-        summary="Quotas that came to 50, 80 or 100 percent, and whether a system of yours took the alert.",
+        summary="Quotas and spend limits that came to 50, 80 or 100 percent, and whether your system took the alert.",
         query={"limit": "The most, 1 to 1000; 100 without."},
-        answers={200: _list("alerts", _texts("tenant", "plan", "quota", "period", "failure", "found_at"))},
+        answers={200: _list("alerts", _texts("type", "tenant", "period", "failure", "found_at"))},
     ),
     Operation(
         method="GET",
@@ -273,6 +275,13 @@ def admin_document() -> dict[str, Any]:
     }
 
 
+@cache
+def parameters_of(method: str, path: str) -> tuple[str, ...]:
+    """The parameters that an operation takes in the query: what the document does not say is not there."""
+    (found,) = [one for one in OPERATIONS if (one.method, one.path) == (method, path)]
+    return tuple(found.query)
+
+
 def _operation(one: Operation) -> dict[str, Any]:
     parameters = [
         {"name": name, "in": "path", "required": True, "schema": _text()} for name in _PLACE.findall(one.path)
@@ -305,7 +314,7 @@ def _answer(schema: Schema | None, media: tuple[str, ...]) -> dict[str, Any]:
 def _refusals(one: Operation) -> dict[str, Any]:
     if one.is_open:
         return {}
-    always: tuple[type[GatewayError], ...] = (TokenMissing, TokenInvalid, BadRequest)
+    always: tuple[type[GatewayError], ...] = (AdminTokenMissing, AdminTokenInvalid, BadRequest)
     if one.asks is not None:
         always += (PayloadTooLarge,)
     told: dict[str, list[str]] = {}

@@ -12,14 +12,15 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from gateway.admin import statements, usage
-from gateway.admin.errors import ReloadRefused
+from gateway.admin.errors import AdminTokenInvalid, AdminTokenMissing, ReloadRefused
 from gateway.admin.openapi import PATH as DOCUMENT_PATH
-from gateway.admin.openapi import admin_document
+from gateway.admin.openapi import admin_document, parameters_of
 from gateway.admin.statements import StatementsOffice
 from gateway.admin.usage import UsageOffice
 from gateway.auth.revocation import KINDS, Kind
 from gateway.auth.tokens import parse_bearer
-from gateway.errors import BadRequest, TokenInvalid, TokenMissing
+from gateway.errors import BadRequest
+from gateway.subscription.request import parse_only
 from gateway.transport.bodies import read_object, read_text
 from gateway.units import format_rfc3339, parse_rfc3339
 
@@ -41,7 +42,9 @@ class Administration(UsageOffice, StatementsOffice, Protocol):
         ...
 
     async def revoke(self, kind: Kind, value: str, *, until: float | None, issuer: str | None, actor: str) -> float:
-        """Refuse what bears the value until then (epoch seconds; None: the longest token life). Returns the end."""
+        """Refuse what bears the value until then (epoch seconds; None: the longest token life). Returns the end.
+
+        Raises BadRequest where that is over already, and for a tenant or issuer that nobody knows."""
         ...
 
     async def tenant(self, name: str) -> dict[str, Any]:
@@ -56,8 +59,12 @@ class Administration(UsageOffice, StatementsOffice, Protocol):
         """The tenants that press most against their limits, over all nodes. Raises Unavailable."""
         ...
 
+    def spend_limits(self, *, limit: int) -> list[dict[str, Any]]:
+        """What tenants with a spend limit have spent of it; those nearest to it first, then by name."""
+        ...
+
     async def alerts(self, *, limit: int) -> list[dict[str, Any]]:
-        """Quotas that came to a mark, and whether a system of the operator's was told; the newest first."""
+        """Quotas and spend limits that came to a mark, and whether the operator's system was told; the newest first."""
         ...
 
     def streams(self) -> list[dict[str, Any]]:
@@ -89,11 +96,7 @@ class Operations:
             self._route("/admin/sessions", self._sessions),
             self._route("/admin/sessions/{session}", self._end_session, method="DELETE"),
             self._route("/admin/revocations", self._revoke, method="POST"),
-            Route(
-                "/admin/tenants/{name}",
-                self._opened({"GET": self._tenant, "PUT": self._put_tenant}),
-                methods=["GET", "PUT"],
-            ),
+            self._both("/admin/tenants/{name}", {"GET": self._tenant, "PUT": self._put_tenant}),
             self._route("/admin/streams", self._streams),
             self._route("/admin/reload", self._reload, method="POST"),
             self._route("/admin/audit", self._audit),
@@ -101,22 +104,22 @@ class Operations:
             self._route("/admin/alerts", self._alerts),
             self._route(DOCUMENT_PATH, self._document),
             self._route(usage.PATH, self._usage),
-            Route(
-                statements.PATH,
-                self._opened({"GET": self._statements, "POST": self._make_statement}),
-                methods=["GET", "POST"],
-            ),
+            self._both(statements.PATH, {"GET": self._statements, "POST": self._make_statement}),
             self._route(statements.ONE, self._statement),
         ]
 
     def _route(self, path: str, answer: Answer, *, method: str = "GET") -> Route:
-        return Route(path, self._opened({method: answer}), methods=[method])
+        return self._both(path, {method: answer})
 
-    def _opened(self, answers: dict[str, Answer]) -> Callable[[Request], Awaitable[Response]]:
+    def _both(self, path: str, answers: dict[str, Answer]) -> Route:
+        return Route(path, self._opened(path, answers), methods=list(answers))
+
+    def _opened(self, path: str, answers: dict[str, Answer]) -> Callable[[Request], Awaitable[Response]]:
         async def endpoint(request: Request) -> Response:
             actor = self._actor(request)
             request.state.access_fields["actor"] = actor
             method = "GET" if request.method == "HEAD" else request.method
+            parse_only(request.scope["query_string"], parameters_of(method, path))
             return await answers[method](request, actor)
 
         return endpoint
@@ -125,12 +128,12 @@ class Operations:
         """Who asks, as a name for logs. Raises Unauthorized."""
         sent = request.headers.getlist("authorization")
         if len(sent) != 1:
-            raise TokenMissing("The request holds no admin token: one of the setting admin.tokens opens /admin/.")
+            raise AdminTokenMissing("The request holds no admin token.")
         token = parse_bearer(sent[0]).encode()
         # All are compared, whichever fits: the time tells nothing.
         fits = [hmac.compare_digest(token, one) for one in self._tokens]
         if not any(fits):
-            raise TokenInvalid("admin_token_unknown")
+            raise AdminTokenInvalid("admin_token_unknown")
         return "token:" + hashlib.sha256(token).hexdigest()[:12]
 
     # ---- the addresses -------------------------------------------------------------------------------------------
@@ -181,6 +184,7 @@ class Operations:
         return _json({"streams": self._administration.streams()})
 
     async def _reload(self, request: Request, actor: str) -> Response:
+        await read_object(request, ())
         problems = await self._administration.reload(actor=actor)
         if problems:
             raise ReloadRefused("Nothing was taken over; all runs on as it was.", extensions={"problems": problems})
@@ -188,7 +192,8 @@ class Operations:
 
     async def _limits(self, request: Request, actor: str) -> Response:
         limit = _number(request, "limit", least=1, most=MAX_BUSIEST) or 20
-        return _json({"tenants": await self._administration.limits(limit=limit)})
+        tenants = await self._administration.limits(limit=limit)
+        return _json({"tenants": tenants, "spend_limits": self._administration.spend_limits(limit=limit)})
 
     async def _alerts(self, request: Request, actor: str) -> Response:
         limit = _number(request, "limit", least=1, most=MAX_AUDIT_ENTRIES) or 100

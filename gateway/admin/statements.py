@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 from gateway.errors import BadRequest, Unavailable
 from gateway.transport.bodies import read_object, read_text
 from gateway.transport.negotiate import demand
-from gateway.transport.statements import FORMS, Statements, asked_for, document_headers, page_of, parse_page
+from gateway.transport.office import Statements
+from gateway.transport.statements import FORMS, asked_for, document_headers, page_of, parse_page
 from gateway.units import parse_rfc3339
 
 PATH: Final = "/admin/statements"

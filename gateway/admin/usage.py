@@ -14,8 +14,7 @@ from gateway.errors import Unavailable
 from gateway.metering.desk import UsageDesk
 from gateway.metering.question import OPERATOR_GROUPS, parse_question
 from gateway.subscription.request import parse_query
-from gateway.transport.negotiate import choose
-from gateway.transport.usage import MEDIA_TYPES, send_usage
+from gateway.transport.usage import FORMAT, media_of, send_usage
 from gateway.usage import MEASURES
 
 PATH = "/admin/usage"
@@ -47,11 +46,11 @@ class _Answer(Response):
 
 async def answer(office: UsageOffice, request: Request) -> Response:
     """As on the public port, with ``tenant`` as one more parameter; of all tenants together days are those of UTC."""
-    media = choose([value for name, value in request.scope["headers"] if name == b"accept"], MEDIA_TYPES)
     given = {name: values[0] for name, values in parse_query(request.scope["query_string"]).items()}
     tenant = given.get("tenant")
     zone = ZoneInfo("UTC" if tenant is None else office.time_zone(tenant))
-    question = parse_question(given, zone=zone, now=office.now(), groups=OPERATOR_GROUPS, others=("tenant",))
+    media = media_of(given, request.scope)
+    question = parse_question(given, zone=zone, now=office.now(), groups=OPERATOR_GROUPS, others=("tenant", FORMAT))
     if office.usage is None:
         raise Unavailable("Usage cannot be told here.")
     return _Answer(

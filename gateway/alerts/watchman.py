@@ -1,18 +1,19 @@
-"""Looks at this node's quotas, notes which have come to a mark, and sends what is due, also other nodes' leftovers."""
+"""Notes which quotas and spend limits have come to a mark, and sends what is due, also other nodes' leftovers."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
-from gateway.alerts.alert import MARKS, Alert, next_try_at
+from gateway.alerts.alert import MARKS, Alert, QuotaAlert, SpendAlert, next_try_at
 from gateway.alerts.store import AlertStore, Due
 from gateway.alerts.webhook import NotTaken
 from gateway.clock import Clock
 from gateway.errors import Unavailable
 from gateway.limits.quota import Share
+from gateway.limits.spending import Spending
 
 log = logging.getLogger("gateway.alerts")
 LOOK_SECONDS: Final = 2.0
@@ -34,6 +35,7 @@ class Watchman:
         self,
         *,
         shares: Callable[[], list[Share]],
+        spendings: Callable[[], Mapping[str, Spending]],
         store: AlertStore,
         work: Callable[..., Awaitable[Any]],
         post: Post,
@@ -42,13 +44,14 @@ class Watchman:
         look_seconds: float = LOOK_SECONDS,
     ) -> None:
         self._shares = shares
+        self._spendings = spendings
         self._store = store
         self._work = work
         self._post = post
         self._clock = clock
         self._tell = tell
         self._look_seconds = look_seconds
-        self._noted: dict[tuple[str, str, str], tuple[str, int]] = {}
+        self._noted: dict[tuple[str, ...], tuple[str, int]] = {}
 
     async def run(self) -> None:
         """Look, note and send, until cancelled. A database that is away delays all of it."""
@@ -64,7 +67,7 @@ class Watchman:
         found = self._reached()
         if found:
             await self._work(self._store.note, found)
-            self._noted |= {(one.tenant, one.plan, one.quota): (one.period, one.percent) for one in found}
+            self._noted |= {_about(one): (one.period, one.percent) for one in found}
         due: list[Due] = await self._work(self._store.claim, now=self._clock.now(), seconds=CLAIM_SECONDS)
         for one in due:
             await self._send(one)
@@ -72,22 +75,34 @@ class Watchman:
     def _reached(self) -> list[Alert]:
         """Marks that were passed since the last round, each with those before it."""
         found: list[Alert] = []
-        for share in self._shares():
-            key, percent = share.key, share.percent()
-            period, noted = self._noted.get((key.tenant, key.plan, key.name), ("", 0))
-            noted = noted if period == key.period else 0
-            found += [
-                Alert(
-                    *(key.tenant, key.plan, key.name, key.period, mark),
-                    limit=share.limit,
-                    used=min(share.limit, share.used_by_all),
-                    resets_at=share.period.ends_at,
-                    found_at=self._clock.now(),
-                )
-                for mark in MARKS
-                if noted < mark <= percent
-            ]
+        standing: list[Alert] = [*self._of_quotas(), *self._of_spend_limits()]
+        for one in standing:
+            period, noted = self._noted.get(_about(one), ("", 0))
+            noted = noted if period == one.period else 0
+            found += [one._replace(percent=mark) for mark in MARKS if noted < mark <= one.percent]
         return found
+
+    def _of_quotas(self) -> Iterator[QuotaAlert]:
+        for share in self._shares():
+            key = share.key
+            yield QuotaAlert(
+                *(key.tenant, key.plan, key.name, key.period, share.percent()),
+                limit=share.limit,
+                used=min(share.limit, share.used_by_all),
+                resets_at=share.period.ends_at,
+                found_at=self._clock.now(),
+            )
+
+    def _of_spend_limits(self) -> Iterator[SpendAlert]:
+        for tenant, one in self._spendings().items():
+            yield SpendAlert(
+                *(tenant, one.period, one.percent()),
+                limit=one.limit,
+                spent=format(one.spent, "f"),
+                currency=one.currency,
+                resets_at=one.ends_at,
+                found_at=self._clock.now(),
+            )
 
     async def _send(self, due: Due) -> None:
         now, attempts, failure, next_at = self._clock.now(), due.attempts + 1, "", None
@@ -100,3 +115,10 @@ class Watchman:
         await self._work(
             self._store.tried, due.alert, attempts=attempts, now=self._clock.now(), next_at=next_at, failure=failure
         )
+
+
+def _about(alert: Alert) -> tuple[str, ...]:
+    """What comes to its marks anew in each period."""
+    if isinstance(alert, QuotaAlert):
+        return alert.tenant, alert.plan, alert.quota
+    return alert.tenant, alert.limit

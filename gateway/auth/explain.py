@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Literal
 
+from msgspec import structs
+
 from gateway.auth.policy import CONDITIONS, Case
 from gateway.auth.revocation import Revocations
 from gateway.errors import GatewayError
@@ -15,7 +17,7 @@ from gateway.model import Contract, Principal, RowMatch, Transport
 if TYPE_CHECKING:
     from gateway.catalog.catalog import Catalog, Right
 
-Outcome = Literal["met", "not met", "unknown"]
+Outcome = Literal["met", "not met", "assumed", "unknown"]
 _SHOWN_VALUES: Final = 20
 
 
@@ -49,13 +51,27 @@ def explain(
     *,
     transport: Transport | None,
     now: float,
+    scopes_are_known: bool = True,
 ) -> Explanation:
     """What ``Revocations.check`` and ``decide`` say of this read at ``now``, condition by condition.
 
-    ``transport`` None: over whichever the contract offers.
+    ``transport`` None: over whichever the contract offers. Where nobody knows the token's scopes, it is taken to hold
+    those that the contract asks for, and the verdict says so.
     """
+    if not scopes_are_known and contract is not None:
+        principal = structs.replace(principal, scopes=frozenset(contract.scopes))
     case = Case(principal, contract, catalog, transport=transport, now=now)
-    return Explanation((_revoked(case, revocations), *_verdicts(case)))
+    verdicts = (_revoked(case, revocations), *_verdicts(case))
+    if not scopes_are_known:
+        verdicts = tuple(
+            _assumed(one) if one.condition == "scopes" and one.outcome == "met" else one for one in verdicts
+        )
+    return Explanation(verdicts)
+
+
+def _assumed(scopes: Verdict) -> Verdict:
+    needed, _, _ = scopes.told.partition(";")
+    return Verdict(scopes.condition, "assumed", f"{needed}; assumed that the token has them")
 
 
 def _verdicts(case: Case) -> Iterator[Verdict]:

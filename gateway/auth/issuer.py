@@ -1,4 +1,4 @@
-"""The built-in development issuer: one ES256 key in a file, tokens for the demo and for `gateway token`.
+"""Tokens of the built-in issuer, and the demo's key in a file: one ES256 key, made before there is a database.
 
 It is an issuer like any other to the verifier, named ``builtin``, and there only if configured. Whoever can read the
 key file can be anybody: it is made with mode 0600 and not read with a wider one.
@@ -53,14 +53,17 @@ class DevelopmentIssuer:
         """The public key as a JWKS document."""
         return {"keys": [dict(self._public_jwk)]}
 
+    def keys(self) -> KeySet:
+        """The public key, as verifiers take it."""
+        return KeySet((VerifyingKey(self._key.public_key(), kid=self.kid, algorithms=frozenset({ALGORITHM})),))
+
     def settings(self) -> IssuerSettings:
         """What a TokenVerifier needs to accept these tokens."""
-        key = VerifyingKey(self._key.public_key(), kid=self.kid, algorithms=frozenset({ALGORITHM}))
         return IssuerSettings(
             name=BUILTIN,
             issuer=self.issuer,
             audience=self.audience,
-            keys=KeySet((key,)),
+            keys=self.keys(),
             algorithms=(ALGORITHM,),
         )
 

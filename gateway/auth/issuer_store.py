@@ -1,13 +1,15 @@
 """The built-in issuer's signing keys and client secrets in SQL. Every method blocks; callers use threads.
 
 A change counts as one of the catalog, so that every node takes it over. Private keys are sealed: reading the database
-is not enough to sign, and writing it is not enough to have a key of one's own believed.
+is not enough to sign, and writing it is not enough to have a key of one's own believed. That is so where the settings
+hold the sealing keys; for development, where they hold none, the database holds one itself.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -23,12 +25,14 @@ from gateway.auth.jose import Malformed, decode_object
 from gateway.auth.sealing import SealBroken, Sealer
 from gateway.auth.signing import SigningKey, last_uses
 from gateway.catalog.store import bump_revision, lock_revision
-from gateway.catalog.tables import CLIENT_SECRETS, SIGNING_KEYS
+from gateway.catalog.tables import CLIENT_SECRETS, SETTINGS, SIGNING_KEYS
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
 from gateway.errors import ConfigurationProblems
 
 PURPOSE: Final = b"gateway signing keys 1"
+OWN_KEY: Final = "signing_keys.sealing_key"
+"""The sealing key in the database, among its settings."""
 
 _LOG = logging.getLogger("gateway.auth")
 
@@ -53,7 +57,9 @@ class KeyRow:
 class IssuerStore:
     """Keys and secrets in a database that has its schema; safe to use from several threads, and processes, at once."""
 
-    def __init__(self, database: Database, sealer: Sealer) -> None:
+    def __init__(self, database: Database, sealer: Sealer | None) -> None:
+        """``sealer`` None: seal with a key that is in the database too, made with the first that it seals. It opens
+        nothing where there is a sealer."""
         self._reading = database.reading
         self._writing = database.writing
         self._sealer = sealer
@@ -61,7 +67,8 @@ class IssuerStore:
     def load(self) -> Issued:
         """All that are there. A key that the sealing keys do not open is left out, and told in the log."""
         with self._reading() as connection:
-            keys = [self._opened(row) for row in connection.execute(sa.select(SIGNING_KEYS)).mappings()]
+            sealer = self._sealer_by(connection)
+            keys = [_opened(row, sealer) for row in connection.execute(sa.select(SIGNING_KEYS)).mappings()]
             return Issued([key for key in keys if key is not None], _secrets(connection))
 
     def ensure_key(self, *, now: float) -> None:
@@ -81,8 +88,9 @@ class IssuerStore:
     def check_keys(self) -> int:
         """How many signing keys there are. Raises ConfigurationProblems where one of them cannot be opened here."""
         with self._reading() as connection:
+            sealer = self._sealer_by(connection)
             rows = list(connection.execute(sa.select(SIGNING_KEYS)).mappings())
-        shut = [str(row["kid"]) for row in rows if self._opened(row) is None]
+        shut = [str(row["kid"]) for row in rows if _opened(row, sealer) is None]
         if shut:
             raise ConfigurationProblems(
                 [
@@ -173,21 +181,38 @@ class IssuerStore:
         key = generate_private_key(SECP256R1())
         kid = public_jwk(key)["kid"]
         private_jwk = json.dumps(ECAlgorithm.to_jwk(key, as_dict=True)).encode("ascii")
-        sealed = self._sealer.seal(private_jwk, name=kid)
+        sealed = self._sealer_for(connection).seal(private_jwk, name=kid)
         connection.execute(SIGNING_KEYS.insert().values(kid=kid, signs_from=signs_from, sealed=sealed))
         return kid
 
-    def _opened(self, row: sa.RowMapping) -> SigningKey | None:
-        kid = str(row["kid"])
-        try:
-            key = ECAlgorithm.from_jwk(decode_object(self._sealer.open(str(row["sealed"]), name=kid)))
-        except (SealBroken, Malformed, jwt.PyJWTError) as error:
-            _LOG.error("signing key %s left out: it %s", kid, error)
-            return None
-        if not isinstance(key, EllipticCurvePrivateKey):
-            _LOG.error("signing key %s left out: it is no private key on P-256", kid)
-            return None
-        return SigningKey(kid, key, int(row["signs_from"]))
+    def _sealer_by(self, connection: sa.Connection) -> Sealer:
+        """What opens the keys that are there."""
+        if self._sealer is not None:
+            return self._sealer
+        own = connection.execute(sa.select(SETTINGS.c.value).where(SETTINGS.c.name == OWN_KEY)).scalar()
+        # Where there is none yet, one that opens nothing.
+        return Sealer([secrets.token_hex(32) if own is None else str(own)], purpose=PURPOSE)
+
+    def _sealer_for(self, connection: sa.Connection) -> Sealer:
+        """What seals a key, within a transaction that holds the revision: of two at once one makes the sealing key."""
+        if self._sealer is None:
+            where = SETTINGS.c.name == OWN_KEY
+            if connection.execute(sa.select(SETTINGS.c.name).where(where)).first() is None:
+                connection.execute(SETTINGS.insert().values(name=OWN_KEY, value=secrets.token_hex(32)))
+        return self._sealer_by(connection)
+
+
+def _opened(row: sa.RowMapping, sealer: Sealer) -> SigningKey | None:
+    kid = str(row["kid"])
+    try:
+        key = ECAlgorithm.from_jwk(decode_object(sealer.open(str(row["sealed"]), name=kid)))
+    except (SealBroken, Malformed, jwt.PyJWTError) as error:
+        _LOG.error("signing key %s left out: it %s", kid, error)
+        return None
+    if not isinstance(key, EllipticCurvePrivateKey):
+        _LOG.error("signing key %s left out: it is no private key on P-256", kid)
+        return None
+    return SigningKey(kid, key, int(row["signs_from"]))
 
 
 def _key_rows(connection: sa.Connection, *, longest_seconds: int) -> list[KeyRow]:

@@ -13,6 +13,7 @@ What becomes of an entry of ``keys``:
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -34,7 +35,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import (
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
-from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import Prehashed, encode_dss_signature
 
 from gateway.auth.edwards import ED448, ED25519, is_safe_public_key
 from gateway.auth.jose import Malformed, decode_base64url, decode_object
@@ -63,6 +64,7 @@ _EC_CURVES: dict[str, tuple[EllipticCurve, int, str]] = {
 }
 _SECRET_MEMBERS = ("d", "p", "q", "dp", "dq", "qi", "oth", "k")
 _HASHES: dict[str, hashes.HashAlgorithm] = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
+_OVER_SHA256 = frozenset({"RS256", "PS256", "ES256"})
 
 
 class KeySetRefused(ValueError):
@@ -84,15 +86,18 @@ class VerifyingKey:
         self.algorithms = algorithms
         self._checks = {name: _check_of(public_key, name) for name in algorithms}
 
-    def is_signature(self, signature: bytes, *, of: bytes, algorithm: str) -> bool:
+    def is_signature(self, signature: bytes, *, of: bytes, algorithm: str, sha256: bytes | None = None) -> bool:
         """Whether the holder of the private key signed ``of``; False too for an algorithm that does not fit.
 
+        ``sha256`` is that of ``of``, for a caller who has it already: most algorithms look at nothing else.
         Straight to the key and not through a reader of tokens: here the bytes that were checked are the bytes that were
         signed. Which kind of key this is, the algorithm tells: none is among ``algorithms`` that does not fit it.
         """
         check = self._checks.get(algorithm)
         if check is None:
             return False
+        if algorithm in _OVER_SHA256:
+            of = hashlib.sha256(of).digest() if sha256 is None else sha256
         try:
             check(signature, of)
         except InvalidSignature:
@@ -106,17 +111,19 @@ class VerifyingKey:
 def _check_of(key: PublicKey, algorithm: str) -> Callable[[bytes, bytes], None]:
     """Raises InvalidSignature where the first is none of the second by this key.
 
-    What it needs is made once, since it holds no state: making it is a twentieth of a check.
+    The second is what was signed, or for an algorithm ``_OVER_SHA256`` the SHA-256 of it. What a check needs is made
+    once, since it holds no state: making it is a twentieth of a check.
     """
     digest = _HASHES.get(algorithm[2:], _HASHES["256"])
+    hashing = Prehashed(digest) if algorithm in _OVER_SHA256 else digest
     if isinstance(key, RSAPublicKey):
         verify, scheme = key.verify, cast(padding.AsymmetricPadding, padding.PKCS1v15())
         if algorithm.startswith("PS"):
             # RFC 7518 §3.5: the salt is as long as the hash.
             scheme = padding.PSS(padding.MGF1(digest), salt_length=digest.digest_size)
-        return lambda signature, signed: verify(signature, signed, scheme, digest)
+        return lambda signature, signed: verify(signature, signed, scheme, hashing)
     if isinstance(key, EllipticCurvePublicKey):
-        return partial(_check_ecdsa, key, ECDSA(digest), (key.key_size + 7) // 8)
+        return partial(_check_ecdsa, key, ECDSA(hashing), (key.key_size + 7) // 8)
     return key.verify
 
 

@@ -135,6 +135,10 @@ def _retired(case: Case) -> GatewayError | None:
     return StreamRetired(f"The stream {contract.stream} is retired{successor}.")
 
 
+def _not_published(case: Case) -> GatewayError | None:
+    return _no_contract(case) or _retired(case)
+
+
 def _lacks_scopes(case: Case) -> GatewayError | None:
     contract, held = case.contract, case.principal.scopes
     if contract is None or held.issuperset(contract.scopes):
@@ -183,7 +187,7 @@ MEMBERSHIP: Final = (Condition("application", _no_application, ()), Condition("t
 ACCESS: Final = (
     Condition("contract", _no_contract, ()),
     Condition("entitlement", _unentitled, ("found", "contract")),
-    Condition("lifecycle", _retired),
+    Condition("lifecycle", _not_published),
     Condition("scopes", _lacks_scopes),
     Condition("transport", _not_offered),
     Condition("row_filter", _no_rows),

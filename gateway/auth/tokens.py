@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -41,6 +41,7 @@ _PLAIN_TYPES = frozenset({"", "jwt", "application/jwt"})
 _OTHER_KINDS = frozenset({"nonce", "at_hash", "c_hash", "s_hash", "events"})
 _HEADERS_REMEMBERED = 256
 _SCOPES_REMEMBERED = 256
+_FORGOTTEN_AT_ONCE = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +75,7 @@ class TokenVerifier:
     """Decides whether a token is one of ours to accept. New issuers or files of keys make a new one.
 
     Only keys change under it. What was verified is remembered until then, or until its end: by the token's SHA-256, so
-    that no token stays in memory, and bounded, the one that was not used for the longest going first. A refusal is
+    that no token stays in memory, and bounded, those that were not used for the longest going first. A refusal is
     never remembered. The key is asked for last before the signature, so that only a token that is in order in
     everything else can make a source look for keys.
     """
@@ -87,7 +88,7 @@ class TokenVerifier:
         max_token_lifetime_seconds: int = 86_400,
         leeway_seconds: int = 5,
         remembered_tokens: int = 4096,
-        checks: Counter[str] | None = None,
+        checks: dict[str, int] | None = None,
     ) -> None:
         """``checks`` counts tokens found good, as ``verified`` or ``remembered``."""
         self._by_issuer = {settings.issuer: settings for settings in issuers}
@@ -97,8 +98,11 @@ class TokenVerifier:
         self._max_lifetime = max_token_lifetime_seconds
         self._leeway = leeway_seconds
         self._limit = remembered_tokens
-        self._remembered: OrderedDict[bytes, _Verified] = OrderedDict()
-        self._checks: Counter[str] = Counter() if checks is None else checks
+        # In the order of their last use. A plain dict: an OrderedDict takes 0.2 µs more for each new token.
+        self._remembered: dict[bytes, _Verified] = {}
+        self._checks = {} if checks is None else checks
+        for how in ("verified", "remembered"):
+            self._checks.setdefault(how, 0)
         # Tokens of one key share their header letter by letter; reading it is a third of our own work.
         self._read_header = lru_cache(maxsize=_HEADERS_REMEMBERED)(_read_header)
         for settings in issuers:
@@ -145,14 +149,18 @@ class TokenVerifier:
                 raise TokenInvalid("too_long")
             if not token.isascii():
                 raise TokenInvalid("not_base64url")
-            text = token.encode("ascii")
-            digest = hashlib.sha256(text).digest()
+            signed, dot, signature_part = token.encode("ascii").rpartition(b".")
+            # One pass of SHA-256 for two: what most signatures are of, and what the token is remembered by.
+            sha256 = hashlib.sha256(signed)
+            signed_sha256 = sha256.digest()
+            sha256.update(dot + signature_part)
+            digest = sha256.digest()
             known = self._remembered.get(digest)
             if known is not None:
                 if known.source.current() is known.keys:
                     return self._recall(digest, known)
                 del self._remembered[digest]
-            return self._verify(text, digest)
+            return self._verify(signed, signature_part, signed_sha256=signed_sha256, digest=digest)
         except (TokenInvalid, TokenExpired) as refusal:
             _told(refusal)
             raise
@@ -161,7 +169,7 @@ class TokenVerifier:
         if self._clock.now() >= known.principal.expires_at:
             del self._remembered[digest]
             raise TokenExpired
-        self._remembered.move_to_end(digest)
+        self._remembered[digest] = self._remembered.pop(digest)
         self._checks["remembered"] += 1
         return known.principal
 
@@ -170,10 +178,13 @@ class TokenVerifier:
         if self._limit:
             self._remembered[digest] = verified
             if len(self._remembered) > self._limit:
-                self._remembered.popitem(last=False)
+                # Several at once: to find the first of a dict means to pass over all that were taken out before it.
+                for oldest in list(islice(self._remembered, min(1 + self._limit // 16, _FORGOTTEN_AT_ONCE))):
+                    del self._remembered[oldest]
 
-    def _verify(self, token: bytes, digest: bytes) -> Principal | _KeyMissing:
-        signed, _, signature_part = token.rpartition(b".")
+    def _verify(
+        self, signed: bytes, signature_part: bytes, *, signed_sha256: bytes, digest: bytes
+    ) -> Principal | _KeyMissing:
         header_part, _, payload_part = signed.partition(b".")
         if not header_part or not payload_part or not signature_part:
             raise TokenInvalid("not_three_parts")
@@ -211,10 +222,8 @@ class TokenVerifier:
         key = None if keys is None else keys.find(header.kid, algorithm=algorithm)
         if keys is None or key is None:
             return _KeyMissing(settings.keys, header.kid, algorithm)
-        if algorithm not in key.algorithms:
-            raise TokenInvalid("key_does_not_fit")
-        if not key.is_signature(signature, of=signed, algorithm=algorithm):
-            raise TokenInvalid("signature")
+        if not key.is_signature(signature, of=signed, algorithm=algorithm, sha256=signed_sha256):
+            raise TokenInvalid("signature" if algorithm in key.algorithms else "key_does_not_fit")
         if now >= expires_at:
             raise TokenExpired
         self._remember(digest, _Verified(principal, settings.keys, keys))
@@ -232,7 +241,7 @@ class TokenVerifier:
             raise TokenInvalid("iat_in_future")
         if "nbf" in claims and _moment(claims, "nbf") > now + self._leeway:
             raise TokenInvalid("nbf_in_future")
-        return int(expires_at)
+        return expires_at if type(expires_at) is int else int(expires_at)
 
 
 def parse_bearer(header_value: str) -> str:
@@ -240,6 +249,8 @@ def parse_bearer(header_value: str) -> str:
 
     Raises TokenMissing where the scheme is not Bearer, TokenInvalid where what follows it is not one token.
     """
+    # White space around it is none of the value (RFC 9110 §5.5); not every server takes it away.
+    header_value = header_value.strip(" \t")
     match = _BEARER.fullmatch(header_value)
     if match:
         return match[1]
@@ -318,11 +329,11 @@ def _check_audience(claims: Mapping[str, Any], ours: str) -> None:
 def _read_scopes(claims: Mapping[str, Any], name: str) -> frozenset[str]:
     """RFC 9068 has one text with spaces; other names also come with a list, as servers have that use them."""
     scope = claims.get(name, "")
+    if type(scope) is str:
+        return _split_scopes(scope)
     if type(scope) is list and name != "scope" and all(type(each) is str and " " not in each for each in scope):
-        scope = " ".join(scope)
-    if type(scope) is not str:
-        raise TokenInvalid("scope_not_allowed")
-    return _split_scopes(scope)
+        return _split_scopes(" ".join(scope))
+    raise TokenInvalid("scope_not_allowed")
 
 
 @lru_cache(maxsize=_SCOPES_REMEMBERED)

@@ -1,21 +1,23 @@
 """Closes periods: drafts when they are over, final statements after the grace, in order, if nothing stands against.
 
-Nothing here is remembered between runs but what is in the database: a close that was missed is made by the next run,
-and of two processes that close the same period at once one finds it done.
+Nothing is remembered between runs that is not in the database, but where there was nothing to do: a close that was
+missed is made by the next run, and of two processes that close the same period at once one finds it done.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from gateway.billing.drafting import Drafting, Known, statement_id
 from gateway.billing.errors import StatementConflict
 from gateway.billing.period import Period
 from gateway.billing.rating import RatingRefused
+from gateway.billing.rows import Rows
 from gateway.billing.statement import content_digest
 from gateway.billing.store import Kept, StatementStore
+from gateway.catalog.chronicle import Held
 from gateway.units import format_rfc3339
 
 Outcome = Literal["final", "grace", "approval", "incomplete", "drift", "refused", "empty", "conflict"]
@@ -44,6 +46,17 @@ class Closed:
     reasons: tuple[str, ...] = ()
 
 
+@dataclass(slots=True)
+class _Nothing:
+    """Periods of a tenant of which there is nothing to say, by their beginnings, and what that stands on: the history
+    of its plans, and all its usage (None: that was not looked at before them)."""
+
+    held: tuple[Held, ...] = ()
+    usage: Rows | None = None
+    looked_at: float = 0.0
+    starts: set[int] = field(default_factory=set)
+
+
 class Closing:
     """Every method blocks. Safe to run in several processes at once."""
 
@@ -51,19 +64,37 @@ class Closing:
         self._store = store
         self._drafting = drafting
         self._drifts = drifts
-        self._empty: set[tuple[str, int]] = set()
+        self._nothing: dict[str, _Nothing] = {}
 
     def due(self, known: Known, *, now: float, tenants: Iterable[str] | None = None) -> list[tuple[str, Period]]:
         """Every period that is over and has no final statement, by tenant and time."""
-        ends = self._store.last_ends()
-        everybody = known.held.keys() | ends.keys() | self._store.tenants_with_adjustments()
+        ends, adjusted = self._store.last_ends(), self._store.tenants_with_adjustments()
+        everybody = known.held.keys() | ends.keys() | adjusted
         wanted = sorted(everybody if tenants is None else everybody & set(tenants))
-        return [
-            (tenant, period)
-            for tenant in wanted
-            for period in self._drafting.periods(tenant, known, last_end=ends.get(tenant), now=now)
-            if (tenant, period.start) not in self._empty
-        ]
+        found: list[tuple[str, Period]] = []
+        for tenant in wanted:
+            nothing = self._nothing_of(tenant, known, now=now, is_adjusted=tenant in adjusted)
+            periods = self._drafting.periods(tenant, known, last_end=ends.get(tenant), now=now)
+            found += [(tenant, period) for period in periods if period.start not in nothing]
+        return found
+
+    def _nothing_of(self, tenant: str, known: Known, *, now: float, is_adjusted: bool) -> set[int]:
+        """Which periods of a tenant need no other look, by their beginnings: there was nothing to say of them, and
+        nothing has come since. It is looked after usage that came late no more often than drafts are made again."""
+        seen = self._nothing.get(tenant)
+        if seen is None:
+            return set()
+        held = tuple(known.held.get(tenant, ()))
+        if seen.usage is not None and not is_adjusted and held == seen.held:
+            if now - seen.looked_at < DRAFT_SECONDS:
+                return seen.starts
+            if self._drafting.usage(tenant, start=0, end=int(now)) == seen.usage:
+                seen.looked_at = now
+                return seen.starts
+        # The usage first, then the periods: what comes in between is seen by the next look.
+        usage = self._drafting.usage(tenant, start=0, end=int(now))
+        self._nothing[tenant] = _Nothing(held, usage, looked_at=now)
+        return set()
 
     def run(
         self,
@@ -94,9 +125,10 @@ class Closing:
         """Make, or make again, the draft of a period that is over. None where there is nothing to say, or where it has
         a final statement already."""
         known = self._drafting.known(tenant=tenant)
-        if (tenant, period) not in self.due(known, now=now, tenants=[tenant]):
+        due = [one for _, one in self.due(known, now=now, tenants=[tenant])]
+        if period not in due:
             return None
-        return self._draft(tenant, period, known, now=now)
+        return self._draft(tenant, period, known, now=now, pending=due[: due.index(period)])
 
     def preview(self, tenant: str, period: Period, *, now: float) -> Kept:
         """A draft of any stretch of time, which never becomes final; of a closed period that waits for its statement,
@@ -104,12 +136,23 @@ class Closing:
         found = self.draft(tenant, period, now=now)
         if found is not None:
             return found
-        made = self._drafting.preview(tenant, period, self._drafting.known(tenant=tenant), now=now)
+        known = self._drafting.known(tenant=tenant)
+        pending = self._pending(tenant, period, known, now=now) if period.is_month else ()
+        made = self._drafting.preview(tenant, period, known, now=now, pending=pending)
         told = made.bill.period
         return self._store.keep(made.body(), starts_at=told.start, ends_at=told.end)
 
-    def _draft(self, tenant: str, period: Period, known: Known, *, now: float) -> Kept | None:
-        made = self._drafting.draft(tenant, period, known, now=now)
+    def _pending(self, tenant: str, period: Period, known: Known, *, now: float) -> list[Period]:
+        """What has no final statement yet and will have one before ``period``; of months to come the last alone, which
+        is all that it takes to know what will have been asked in advance."""
+        last_end = self._store.last_ends().get(tenant)
+        before = self._drafting.periods(tenant, known, last_end=last_end, now=period.start)
+        return [one for one in before if one.start <= now or one.end == period.start]
+
+    def _draft(
+        self, tenant: str, period: Period, known: Known, *, now: float, pending: Sequence[Period] = ()
+    ) -> Kept | None:
+        made = self._drafting.draft(tenant, period, known, now=now, pending=pending)
         if made is None:
             return None
         body = made.body()
@@ -128,7 +171,7 @@ class Closing:
             return Closed(tenant, period, "refused", None, (str(error),))
         if kept is None:
             if waits is None:
-                self._empty.add((tenant, period.start))
+                self._nothing.setdefault(tenant, _Nothing()).starts.add(period.start)
             return Closed(tenant, period, "empty")
         if kept.is_closed:
             return Closed(tenant, period, "final", kept)
@@ -156,6 +199,11 @@ class Closing:
         watermark = self._drafting.watermark(period, now=now)
         if watermark.complete_until < period.end:
             told = format_rfc3339(watermark.complete_until * 1000)
+            if not watermark.complete_until:
+                return "incomplete", (
+                    "nobody can say up to when usage is complete: no source was heard yet, or the ledger is being made"
+                    " again from its topic; see gateway usage sources",
+                )
             return "incomplete", (
                 f"usage is complete up to {told} only",
                 *(

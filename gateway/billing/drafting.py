@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any, Final
 
 from gateway.billing.bill import Advance, Line
+from gateway.billing.corrections import corrections
 from gateway.billing.inforce import Revisions, terms_of
 from gateway.billing.money import ZERO, exactly, round_money
 from gateway.billing.period import Period
 from gateway.billing.pricing import Tax, pricing_of
 from gateway.billing.rating import Account, rate
-from gateway.billing.rows import Ledger, Rows, Watermark, fingerprint, spell_rows
-from gateway.billing.statement import Corrected, Draft, Party, advances_in, advances_of, lines_of, period_of, terms_in
+from gateway.billing.rows import Ledger, Rows, Watermark
+from gateway.billing.statement import Corrected, Draft, Party, advances_of, lines_of
 from gateway.billing.store import Adjustment, Kept, StatementStore
 from gateway.billing.terms import Term
 from gateway.catalog.catalog import Catalog
@@ -25,8 +26,6 @@ from gateway.model import Tenant
 from gateway.usage import BUCKET_SECONDS, bucket_of
 
 SOURCES_NAMED: Final = 20
-OWN_KINDS: Final = ("charge", "discount", "minimum", "maximum")
-"""Lines that a period's usage and plans alone decide."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,36 @@ class Known:
         return terms_of(self.held.get(tenant, ()), self.revisions, zone=self.zone(tenant))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Standing:
+    """What a tenant's next statement stands on: what the one before, which ended at ``ends_at``, asked in advance, what
+    was adjusted since, what is left of the credit, and what closed periods still owe."""
+
+    closed: Sequence[Kept]
+    advances: tuple[Advance, ...]
+    ends_at: int | None
+    waiting: Sequence[Adjustment]
+    credit: Decimal
+    corrections: Sequence[tuple[Corrected, Sequence[Line]]]
+
+    def advances_for(self, period: Period) -> tuple[Advance, ...]:
+        """What the statement right before asked for this period; one that was credited asked for nothing."""
+        return self.advances if self.ends_at == period.start else ()
+
+    def after(self, draft: Draft) -> _Standing:
+        """What is left when a draft has become final."""
+        with exactly():
+            credit = self.credit - draft.bill.credit_used
+        return _Standing(
+            closed=self.closed,
+            advances=draft.bill.advances(),
+            ends_at=draft.bill.period.end,
+            waiting=(),
+            credit=credit,
+            corrections=(),
+        )
+
+
 class Drafting:
     """Drafts out of a ledger and what the store and the catalog know. Every method blocks."""
 
@@ -73,6 +102,10 @@ class Drafting:
         """What is known now; with ``tenant``, the history of that one only."""
         revisions, held = self._store.history(tenants=None if tenant is None else [tenant])
         return Known(self._catalog(), revisions, held)
+
+    def complete_until(self, *, now: float) -> int:
+        """Epoch seconds: every delivery before it is in the usage."""
+        return self._ledger.complete_until(now=now)
 
     def watermark(self, period: Period, *, now: float) -> Watermark:
         """How far usage is complete, and which sources of the period were given up."""
@@ -113,148 +146,124 @@ class Drafting:
             yield Period.spanning(start, month.end, zone=zone)
             start = month.end
 
-    def draft(self, tenant: str, period: Period, known: Known, *, now: float) -> Draft | None:
-        """The draft of a closed period; None where there is nothing to say: no plan, no usage, nothing owed."""
-        closed = self._store.closed(tenant=tenant)
-        rows = self.usage(tenant, start=period.start, end=period.end)
-        terms = known.terms(tenant)
-        advances = _advances(closed, period)
-        waiting = self._store.waiting(tenant=tenant)
-        in_force = any(term.start < period.end and (term.end is None or period.start < term.end) for term in terms)
-        corrections, corrected = self._corrections(tenant, closed, known)
-        if not (in_force or rows or advances or waiting or corrections):
-            return None
-        extra = [*corrections, *self._adjustments(waiting, terms, period, closed)]
-        return self._draft(
-            statement_id(tenant, period),
-            tenant,
-            period,
-            known,
-            rows=rows,
-            terms=terms,
-            advances=advances,
-            extra=extra,
-            corrected=corrected,
-            adjustments=[one.number for one in waiting],
-            closed=closed,
-            now=now,
-        )
+    def draft(
+        self, tenant: str, period: Period, known: Known, *, now: float, pending: Sequence[Period] = ()
+    ) -> Draft | None:
+        """The draft of a closed period; None where there is nothing to say: no plan, no usage, nothing owed.
 
-    def preview(self, tenant: str, period: Period, known: Known, *, now: float) -> Draft:
+        ``pending`` are those before it that have no final statement yet, in order: what their drafts ask for and use up
+        counts as if they were final.
+        """
+        standing = self._standing(tenant, known, pending, now=now)
+        return self._draft(statement_id(tenant, period), tenant, period, known, standing, now=now)
+
+    def preview(
+        self, tenant: str, period: Period, known: Known, *, now: float, pending: Sequence[Period] = ()
+    ) -> Draft:
         """What a stretch of time would cost, on whole buckets up to now. Of a calendar month it has all that its
-        statement will have; another stretch is a period of its own, with its own usage and nothing else."""
+        statement will have; another stretch is a period of its own, with its own usage and nothing else.
+
+        ``pending``: as of ``draft``.
+        """
         start, end = bucket_of(period.start), _bucket_end(period.end)
         rows = self.usage(tenant, start=start, end=min(end, _bucket_end(now)))
+        standing = self._standing(tenant, known, pending, now=now)
         if not period.is_month:
             period = Period.spanning(start, end, zone=period.zone)
-        closed = self._store.closed(tenant=tenant)
-        terms = known.terms(tenant)
-        waiting = self._store.waiting(tenant=tenant) if period.is_month else []
-        return self._draft(
+            standing = replace(standing, waiting=(), corrections=())
+        elif standing.ends_at is not None and period.start < standing.ends_at:
+            # It has its statement: what came late to it is in its rows.
+            standing = replace(standing, corrections=())
+        made = self._rated(
             f"p{secrets.token_hex(12)}",
             tenant,
             period,
             known,
+            standing,
             rows={key._replace(bucket=period.start): usage for key, usage in rows.items()},
-            terms=terms,
-            advances=_advances(closed, period),
-            extra=self._adjustments(waiting, terms, period, closed),
-            adjustments=[one.number for one in waiting],
-            closed=closed,
             now=now,
-            is_preview=True,
+        )
+        return replace(made, is_preview=True)
+
+    def _standing(self, tenant: str, known: Known, pending: Sequence[Period], *, now: float) -> _Standing:
+        """What a tenant's next statement stands on; with those of ``pending`` as if they were final."""
+        closed = self._store.closed(tenant=tenant)
+        standing = _Standing(
+            closed=closed,
+            advances=advances_of(closed[-1].body) if closed and closed[-1].status == "FINAL" else (),
+            ends_at=closed[-1].ends_at if closed else None,
+            waiting=self._store.waiting(tenant=tenant),
+            credit=_credit_left(known.catalog, tenant, closed),
+            corrections=tuple(self._corrections(tenant, closed, known)),
+        )
+        for period in pending:
+            made = self._draft("", tenant, period, known, standing, now=now)
+            if made is not None:
+                standing = standing.after(made)
+        return standing
+
+    def _corrections(
+        self, tenant: str, closed: Sequence[Kept], known: Known
+    ) -> Iterator[tuple[Corrected, Sequence[Line]]]:
+        return corrections(
+            closed,
+            plans=known.revisions.plans,
+            usage=lambda kept: self.usage(tenant, start=kept.starts_at, end=kept.ends_at),
+            newest=self.rules.corrected_periods,
         )
 
     def _draft(
+        self, identity: str, tenant: str, period: Period, known: Known, standing: _Standing, *, now: float
+    ) -> Draft | None:
+        rows = self.usage(tenant, start=period.start, end=period.end)
+        terms = known.terms(tenant)
+        in_force = any(term.start < period.end and (term.end is None or period.start < term.end) for term in terms)
+        owed = any(lines for _, lines in standing.corrections)
+        if not (in_force or rows or standing.advances_for(period) or standing.waiting or owed):
+            return None
+        return self._rated(identity, tenant, period, known, standing, rows=rows, now=now)
+
+    def _rated(
         self,
         identity: str,
         tenant: str,
         period: Period,
         known: Known,
+        standing: _Standing,
         *,
         rows: Rows,
-        terms: Sequence[Term],
-        advances: Sequence[Advance],
-        extra: Sequence[Line],
-        adjustments: Sequence[int],
-        closed: Sequence[Kept],
         now: float,
-        corrected: Sequence[Corrected] = (),
-        is_preview: bool = False,
     ) -> Draft:
-        found = known.catalog.tenant(tenant)
-        credit = _credit_left(known.catalog, tenant, closed)
+        found, terms = known.catalog.tenant(tenant), known.terms(tenant)
+        advances = standing.advances_for(period)
+        late = [line for _, lines in standing.corrections for line in lines]
         bill = rate(
             rows.items(),
             tenant=tenant,
             period=period,
             terms=terms,
             plans=known.revisions.plans,
-            account=Account(credit=credit),
+            account=Account(credit=standing.credit),
             advances=advances,
-            extra=extra,
-            currency=_currency(closed, terms),
+            extra=[*late, *_adjustments(standing, terms, period)],
+            currency=_currency(standing.closed, terms),
         )
         return Draft(
             id=identity,
             title=tenant if found is None else found.title,
-            is_preview=is_preview,
+            is_preview=False,
             bill=bill,
             rows=rows,
             watermark=self.watermark(period, now=now),
             terms=terms,
             advances=advances,
             made_at=int(now),
-            credit=credit,
-            corrected=corrected,
-            adjustments=adjustments,
+            credit=standing.credit,
+            corrected=tuple(told for told, _ in standing.corrections),
+            adjustments=[one.number for one in standing.waiting],
             seller=self.rules.seller,
             buyer=None if found is None else buyer_of(found),
         )
-
-    # ---- what closed periods still owe -------------------------------------------------------------------------------
-
-    def _corrections(
-        self, tenant: str, closed: Sequence[Kept], known: Known
-    ) -> tuple[list[Line], tuple[Corrected, ...]]:
-        """Closed periods whose usage has changed since, rated again: the differences as lines."""
-        lines: list[Line] = []
-        corrected: list[Corrected] = []
-        for number, kept in enumerate(closed):
-            if kept.status != "FINAL" or number < len(closed) - self.rules.corrected_periods:
-                continue
-            body = kept.body
-            billed_hash, billed = billed_so_far(kept, body, closed[number + 1 :])
-            rows = self.usage(tenant, start=kept.starts_at, end=kept.ends_at)
-            usage_hash = fingerprint(spell_rows(rows))
-            if usage_hash == billed_hash:
-                continue
-            again = rated_again(body, rows, known=known)
-            amounts = {key: format(line.amount, "f") for key, line in again.items()}
-            found = _differences(again, billed, body, currency=body["currency"])
-            with exactly():
-                difference = sum((line.amount for line in found), ZERO)
-            lines += found
-            label = body["period"]["label"]
-            corrected.append(Corrected(str(kept.number), label, usage_hash, amounts, difference))
-        return lines, tuple(corrected)
-
-    def _adjustments(
-        self, waiting: Sequence[Adjustment], terms: Sequence[Term], period: Period, closed: Sequence[Kept]
-    ) -> list[Line]:
-        currency = _currency(closed, terms)
-        taxes = _taxes(terms, period)
-        lines: list[Line] = []
-        for one in waiting:
-            reason = f"{one.reason} ({one.made_by})"
-            if one.credited is None:
-                amount = round_money(one.amount, currency)
-                lines.append(_extra("adjustment", one.name, amount, one.amount, period, taxes, reason))
-                continue
-            credited = next(kept for kept in closed if kept.number == one.credited)
-            for on, amount in _by_taxes(credited.body).items():
-                lines.append(_extra("adjustment", one.name, -amount, -amount, period, on, reason))
-        return lines
 
 
 def statement_id(tenant: str, period: Period) -> str:
@@ -274,78 +283,9 @@ def buyer_of(tenant: Tenant) -> Party | None:
     return Party(str(name), lines, str(vat_id))
 
 
-def line_key(line: Line) -> str:
-    """What names a line of a statement among the others of its kind."""
-    return "/".join((line.kind, line.plan, str(line.revision), line.name, line.meter or ""))
-
-
-def billed_so_far(kept: Kept, body: Mapping[str, Any], later: Sequence[Kept]) -> tuple[str, dict[str, str]]:
-    """The usage hash and the amounts by line that a closed period was billed with, later corrections included."""
-    found: tuple[str, dict[str, str]] = (
-        body["usage_hash"],
-        {line_key(line): format(line.amount, "f") for line in lines_of(body, *OWN_KINDS)},
-    )
-    for other in later:
-        for one in other.body["corrections"]:
-            if one["number"] == kept.number:
-                found = (one["usage_hash"], dict(one["amounts"]))
-    return found
-
-
-def rated_again(body: Mapping[str, Any], rows: Rows, *, known: Known) -> dict[str, Line]:
-    """The lines of a closed period's own, on these rows, with the terms and advances it was made with; by their key."""
-    period = period_of(body)
-    bill = rate(
-        rows.items(),
-        tenant=body["tenant"],
-        period=period,
-        terms=terms_in(body, known.revisions.plans),
-        plans=known.revisions.plans,
-        advances=advances_in(body),
-        currency=body["currency"],
-    )
-    return {line_key(line): line for line in bill.lines if line.kind in OWN_KINDS}
-
-
-def _differences(
-    again: Mapping[str, Line], billed: Mapping[str, str], body: Mapping[str, Any], *, currency: str
-) -> list[Line]:
-    before = {line_key(line): line for line in lines_of(body, *OWN_KINDS)}
-    period = period_of(body)
-    lines: list[Line] = []
-    for key in sorted(again.keys() | billed.keys()):
-        now, was = again.get(key), Decimal(billed.get(key, "0"))
-        with exactly():
-            difference = (ZERO if now is None else now.amount) - was
-        if not difference:
-            continue
-        like = now or before[key]
-        lines.append(
-            Line(
-                kind="correction",
-                name=f"{like.name}, correction of {period.label} ({body['number']})",
-                amount=round_money(difference, currency),
-                exact=difference,
-                start=period.start,
-                end=period.end,
-                plan=like.plan,
-                revision=like.revision,
-                meter=like.meter,
-                stream=like.stream,
-                used=0 if now is None else now.used - (before[key].used if key in before else 0),
-                billable=0 if now is None else now.billable - (before[key].billable if key in before else 0),
-                taxes=like.taxes,
-                reason="usage that was told after the statement was final",
-            )
-        )
-    return lines
-
-
-def _extra(
-    kind: Any, name: str, amount: Decimal, exact: Decimal, period: Period, taxes: tuple[Tax, ...], reason: str
-) -> Line:
+def _adjusted(name: str, amount: Decimal, exact: Decimal, period: Period, taxes: tuple[Tax, ...], reason: str) -> Line:
     return Line(
-        kind=kind,
+        kind="adjustment",
         name=name,
         amount=amount,
         exact=exact,
@@ -356,11 +296,19 @@ def _extra(
     )
 
 
-def _advances(closed: Sequence[Kept], period: Period) -> tuple[Advance, ...]:
-    """What the statement right before asked for this period; one that was credited asked for nothing."""
-    if not closed or closed[-1].ends_at != period.start or closed[-1].status != "FINAL":
-        return ()
-    return advances_of(closed[-1].body)
+def _adjustments(standing: _Standing, terms: Sequence[Term], period: Period) -> list[Line]:
+    currency = _currency(standing.closed, terms)
+    taxes = _taxes(terms, period)
+    lines: list[Line] = []
+    for one in standing.waiting:
+        reason = f"{one.reason} ({one.made_by})"
+        if one.credited is None:
+            lines.append(_adjusted(one.name, round_money(one.amount, currency), one.amount, period, taxes, reason))
+            continue
+        credited = next(kept for kept in standing.closed if kept.number == one.credited)
+        for on, amount in _by_taxes(credited.body).items():
+            lines.append(_adjusted(one.name, -amount, -amount, period, on, reason))
+    return lines
 
 
 def _credit_left(catalog: Catalog, tenant: str, closed: Sequence[Kept]) -> Decimal:

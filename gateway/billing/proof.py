@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from gateway.billing.drafting import Drafting, Known, billed_so_far
+from gateway.billing.corrections import billed_so_far
+from gateway.billing.drafting import Drafting, Known
 from gateway.billing.period import Period
 from gateway.billing.rating import Account, RatingRefused, rate
 from gateway.billing.rows import fingerprint, read_rows, spell_rows

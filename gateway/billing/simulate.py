@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -87,11 +88,15 @@ def simulate(
     Flat amounts count for the stretch itself, whenever they would be billed; of a month of which only a part is asked
     for they count in part. Raises as ``rate`` does.
     """
-    recorded = list(rows)
+    months = list(period.months())
+    starts = [month.start for month in months]
+    recorded: list[list[tuple[UsageKey, Usage]]] = [[] for _ in months]
+    for key, usage in rows:
+        if period.holds(key.bucket):
+            recorded[bisect_right(starts, key.bucket) - 1].append((key, usage))
     outcomes = []
-    for month in period.months():
+    for month, held in zip(months, recorded, strict=True):
         inside = Period.spanning(max(month.start, period.start), min(month.end, period.end), zone=period.zone)
-        held = [(key, usage) for key, usage in recorded if inside.holds(key.bucket)]
         cut = _cut(terms, inside)
         before = rate(held, tenant=tenant, period=inside, terms=cut, plans=published)
         after = rate(

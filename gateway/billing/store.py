@@ -7,162 +7,34 @@ adjustments marked there, or nothing of it happened.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-import msgspec
 import sqlalchemy as sa
 
-from gateway.billing.errors import StatementConflict, StatementNotFound
-from gateway.billing.inforce import Revisions
-from gateway.billing.statement import Status, content_digest, encode, finalized, shown
+from gateway.billing.errors import StatementConflict
+from gateway.billing.kept import CLOSED, Adjustment, Kept, KeptStatements, kept_of
+from gateway.billing.statement import content_digest, encode, finalized
 from gateway.billing.tables import ADJUSTMENTS, COUNTERS, LEADER, STATEMENTS
-from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
-from gateway.units import format_rfc3339, parse_rfc3339
+from gateway.units import format_rfc3339
+
+__all__ = ["KEPT_PREVIEWS", "Adjustment", "Kept", "StatementStore"]
 
 KEPT_PREVIEWS: Final = 50
 """Of a tenant; the oldest go."""
 
 _DIGITS: Final = 6
-_CLOSED: Final = ("FINAL", "CREDITED")
 
 
-@dataclass(frozen=True, slots=True)
-class Kept:
-    """A statement as the database has it. ``text`` is the body's canonical JSON, as it was written."""
-
-    id: str
-    made: int
-    tenant: str
-    status: Status
-    is_preview: bool
-    starts_at: int
-    ends_at: int
-    serial: int | None
-    number: str | None
-    text: str
-    hash: str
-    previous_hash: str | None
-    approved_by: str | None
-    approved_content: str | None
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """Raises ValueError where the text is no JSON any more."""
-        found: dict[str, Any] = msgspec.json.decode(self.text)
-        return found
-
-    @property
-    def made_at(self) -> float:
-        """When the body was made, epoch seconds."""
-        return parse_rfc3339(self.body["made_at"]) / 1000
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether it has its number."""
-        return self.status in _CLOSED
-
-    def shown(self) -> dict[str, Any]:
-        """As everybody sees it."""
-        return shown(self.body, status=self.status, fingerprint_hex=self.hash, approved_by=self.approved_by)
-
-
-@dataclass(frozen=True, slots=True)
-class Adjustment:
-    """A credit (below 0) or debit on the next statement, before tax; ``credited``: one that it takes back whole."""
-
-    number: int
-    tenant: str
-    name: str
-    reason: str
-    made_by: str
-    amount: Decimal
-    credited: str | None = None
-
-
-class StatementStore:
+class StatementStore(KeptStatements):
     """One database's statements; safe to use from several threads, and processes, at once."""
 
     def __init__(self, database: Database) -> None:
-        self._reading = database.reading
+        super().__init__(database)
         self._writing = database.writing
-
-    # ---- what the catalog said ---------------------------------------------------------------------------------------
-
-    def history(self, *, tenants: Iterable[str] | None = None) -> tuple[Revisions, dict[str, list[Held]]]:
-        """Every published revision, and what was told of these tenants' entitlements (None: of all)."""
-        with self._reading() as connection:
-            revisions = Revisions(read_revisions(connection))
-            held: dict[str, list[Held]] = {}
-            for one in read_entitlements(connection, tenants=tenants):
-                held.setdefault(one.tenant, []).append(one)
-            return revisions, held
-
-    # ---- reading -----------------------------------------------------------------------------------------------------
-
-    def find(self, reference: str, *, tenant: str | None = None) -> Kept:
-        """By number or id, of this tenant (None: of any). Raises StatementNotFound."""
-        table = STATEMENTS
-        named = sa.or_(table.c.number == reference, table.c.id == reference)
-        query = sa.select(table).where(named)
-        if tenant is not None:
-            query = query.where(table.c.tenant == tenant)
-        with self._reading() as connection:
-            row = connection.execute(query).mappings().first()
-        if row is None:
-            raise StatementNotFound("There is no statement of this number or id that you may know of.")
-        return _kept(row)
-
-    def peek(self, statement: str) -> Kept | None:
-        """By id; None where there is none."""
-        with self._reading() as connection:
-            row = connection.execute(sa.select(STATEMENTS).where(STATEMENTS.c.id == statement)).mappings().first()
-        return None if row is None else _kept(row)
-
-    def page(self, *, tenant: str | None, limit: int, before: int | None = None) -> list[Kept]:
-        """The newest first; those made before the one with ``made`` == ``before``."""
-        table = STATEMENTS
-        query = sa.select(table).order_by(table.c.made.desc()).limit(limit)
-        if tenant is not None:
-            query = query.where(table.c.tenant == tenant)
-        if before is not None:
-            query = query.where(table.c.made < before)
-        with self._reading() as connection:
-            return [_kept(row) for row in connection.execute(query).mappings()]
-
-    def closed(self, *, tenant: str, newest: int | None = None) -> list[Kept]:
-        """A tenant's final statements in the order of their numbers; only the newest so many."""
-        table = STATEMENTS
-        query = sa.select(table).where(table.c.tenant == tenant, table.c.status.in_(_CLOSED))
-        query = query.order_by(table.c.serial.desc())
-        if newest is not None:
-            query = query.limit(newest)
-        with self._reading() as connection:
-            return [_kept(row) for row in connection.execute(query).mappings()][::-1]
-
-    def serials(self) -> list[tuple[int, str, str]]:
-        """Serial, number and tenant of every final statement, in order."""
-        table = STATEMENTS
-        query = sa.select(table.c.serial, table.c.number, table.c.tenant).where(table.c.status.in_(_CLOSED))
-        with self._reading() as connection:
-            return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(table.c.serial))]
-
-    def last_serial(self) -> int:
-        """The last that was given."""
-        with self._reading() as connection:
-            query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == "number")
-            return int(connection.execute(query).scalar_one())
-
-    def last_ends(self) -> dict[str, int]:
-        """By tenant, up to when it has final statements."""
-        table = STATEMENTS
-        query = sa.select(table.c.tenant, sa.func.max(table.c.ends_at)).where(table.c.status.in_(_CLOSED))
-        with self._reading() as connection:
-            return {row[0]: int(row[1]) for row in connection.execute(query.group_by(table.c.tenant))}
 
     # ---- drafts ------------------------------------------------------------------------------------------------------
 
@@ -175,7 +47,7 @@ class StatementStore:
             made = _take(connection, "made")
             row = connection.execute(sa.select(table).where(table.c.id == body["id"])).mappings().first()
             if row is not None and row["status"] != "DRAFT":
-                return _kept(row)
+                return kept_of(row)
             if row is not None:
                 # Somebody may have made it final since it was looked at: then nothing is written.
                 draft = sa.and_(table.c.id == body["id"], table.c.status == "DRAFT")
@@ -279,31 +151,6 @@ class StatementStore:
                 credited=kept.number,
             )
 
-    def waiting(self, *, tenant: str) -> list[Adjustment]:
-        """Adjustments that no final statement holds, oldest first."""
-        table = ADJUSTMENTS
-        query = sa.select(table).where(table.c.tenant == tenant, table.c.statement.is_(None))
-        with self._reading() as connection:
-            rows = connection.execute(query.order_by(table.c.number)).mappings()
-            return [
-                Adjustment(
-                    row["number"],
-                    row["tenant"],
-                    row["name"],
-                    row["reason"],
-                    row["made_by"],
-                    Decimal(row["amount"]),
-                    row["credits"],
-                )
-                for row in rows
-            ]
-
-    def tenants_with_adjustments(self) -> set[str]:
-        """Whose next statement is to hold some."""
-        query = sa.select(ADJUSTMENTS.c.tenant).where(ADJUSTMENTS.c.statement.is_(None)).distinct()
-        with self._reading() as connection:
-            return {row[0] for row in connection.execute(query)}
-
     # ---- who leads ---------------------------------------------------------------------------------------------------
 
     def lead(self, holder: str, *, now: int, seconds: int) -> bool:
@@ -340,14 +187,14 @@ def _take(connection: sa.Connection, name: str) -> int:
 
 
 def _row(connection: sa.Connection, statement: str) -> Kept:
-    return _kept(connection.execute(sa.select(STATEMENTS).where(STATEMENTS.c.id == statement)).mappings().one())
+    return kept_of(connection.execute(sa.select(STATEMENTS).where(STATEMENTS.c.id == statement)).mappings().one())
 
 
 def _newest_closed(connection: sa.Connection, tenant: str) -> Kept | None:
     table = STATEMENTS
-    query = sa.select(table).where(table.c.tenant == tenant, table.c.status.in_(_CLOSED))
+    query = sa.select(table).where(table.c.tenant == tenant, table.c.status.in_(CLOSED))
     row = connection.execute(query.order_by(table.c.serial.desc()).limit(1)).mappings().first()
-    return None if row is None else _kept(row)
+    return None if row is None else kept_of(row)
 
 
 def _settle(connection: sa.Connection, body: Mapping[str, Any]) -> None:
@@ -396,25 +243,6 @@ def _forget_previews(connection: sa.Connection, tenant: str) -> None:
     old = [row[0] for row in connection.execute(query)]
     if old:
         connection.execute(table.delete().where(table.c.id.in_(old)))
-
-
-def _kept(row: Mapping[str, Any] | sa.RowMapping) -> Kept:
-    return Kept(
-        id=row["id"],
-        made=row["made"],
-        tenant=row["tenant"],
-        status=row["status"],
-        is_preview=bool(row["is_preview"]),
-        starts_at=row["starts_at"],
-        ends_at=row["ends_at"],
-        serial=row["serial"],
-        number=row["number"],
-        text=row["body"],
-        hash=row["hash"],
-        previous_hash=row["previous_hash"],
-        approved_by=row["approved_by"],
-        approved_content=row["approved_content"],
-    )
 
 
 def _hash(text: str) -> str:

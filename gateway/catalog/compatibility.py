@@ -1,7 +1,8 @@
 """Old contracts against new ones, as the stream's readers see them: what breaks, what does not, what is only told.
 
 Whatever a reader may rely on and could then miss breaks it; so does whatever it could rely on never to meet. Drafts
-have no readers and are free to change. A breaking change wants a new major version, or a stream of another name.
+have no readers and are free to change. A breaking change wants a new major version, or a stream of another name; only
+who may read is the owner's to change at any time, and a withdrawal must not wait for a version.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.catalog.contracts import Contracts
 from gateway.catalog.listing import visible_filters
@@ -16,9 +18,21 @@ from gateway.catalog.payload_changes import Change, payload_changes
 from gateway.catalog.payload_places import visible_payload
 from gateway.model import Contract
 
-__all__ = ["Change", "StreamChanges", "breaking_without_major", "compare", "compare_all", "is_new_major"]
+__all__ = [
+    "Change",
+    "StreamChanges",
+    "access_changes",
+    "breaking_without_major",
+    "compare",
+    "compare_all",
+    "is_new_major",
+    "refused_by_reload",
+]
 
 _MAJOR = re.compile(r"v?([0-9]{1,9})(?![0-9])")
+_WHO_MAY_READ: Final = frozenset({"scopes", "visibility", "row_filter", "lifecycle"})
+"""The members that say who may read a stream and which of its rows; all others say what is read."""
+
 _HELD = "cursors that readers hold would mean other records"
 
 
@@ -40,6 +54,16 @@ class StreamChanges:
     def unannounced(self) -> tuple[Change, ...]:
         """The changes that break readers without a new major version."""
         return () if self.is_new_major else tuple(change for change in self.changes if change.kind == "breaking")
+
+    @property
+    def refused(self) -> tuple[Change, ...]:
+        """Those of ``unannounced`` that a running gateway does not take."""
+        return tuple(change for change in self.unannounced if not _is_of_access(change))
+
+    @property
+    def access(self) -> tuple[Change, ...]:
+        """The changes, announced or not, by which readers lose access, or get other rows."""
+        return tuple(change for change in self.changes if change.kind == "breaking" and _is_of_access(change))
 
 
 def compare(old: Contract, new: Contract) -> list[Change]:
@@ -71,15 +95,17 @@ def compare_all(old: Contracts, new: Contracts) -> list[StreamChanges]:
 
 def breaking_without_major(old: Contracts, new: Contracts) -> list[str]:
     """A problem line for each change that would break readers unannounced: file, stream, change, what to do."""
-    lines = []
-    for one in compare_all(old, new):
-        for change in one.unannounced:
-            contract = one.new or one.old
-            assert contract is not None, "a difference between nothing and nothing"
-            lines.append(
-                f"{contract.source}: stream {one.stream}: breaks its readers: {change}; {_remedy(one, change)}"
-            )
-    return lines
+    return [_line(one, change) for one in compare_all(old, new) for change in one.unannounced]
+
+
+def refused_by_reload(old: Contracts, new: Contracts) -> list[str]:
+    """The lines of ``breaking_without_major`` for which a running gateway stays with the old contracts."""
+    return [_line(one, change) for one in compare_all(old, new) for change in one.refused]
+
+
+def access_changes(old: Contracts, new: Contracts) -> dict[str, list[str]]:
+    """By stream: the changes for which readers lose access, or get other rows."""
+    return {one.stream: [str(change) for change in one.access] for one in compare_all(old, new) if one.access}
 
 
 def is_new_major(old: Contract, new: Contract) -> bool:
@@ -88,6 +114,16 @@ def is_new_major(old: Contract, new: Contract) -> bool:
     if before is None:
         return old.version != new.version
     return after is not None and after > before
+
+
+def _is_of_access(change: Change) -> bool:
+    return change.where in _WHO_MAY_READ
+
+
+def _line(one: StreamChanges, change: Change) -> str:
+    contract = one.new or one.old
+    assert contract is not None, "a difference between nothing and nothing"
+    return f"{contract.source}: stream {one.stream}: breaks its readers: {change}; {_remedy(one, change)}"
 
 
 def _major(version: str) -> int | None:
@@ -100,8 +136,10 @@ def _remedy(one: StreamChanges, change: Change) -> str:
         return "bring it back with lifecycle deprecated, later retired, and remove it then"
     major = _major(one.old.version) if one.old is not None else None
     raised = f"raise the version to {major + 1}.0.0" if major is not None else "give it another version"
-    first = "deprecate it first, or " if change.where == "lifecycle" and one.new.lifecycle == "retired" else ""
-    return f"{first}{raised}, or publish it as a stream of another name"
+    if _is_of_access(change):
+        first = "deprecate it first, or " if change.where == "lifecycle" and one.new.lifecycle == "retired" else ""
+        return f"a reload takes it, and reads that it shuts out end; to announce it, {first}{raised}"
+    return f"{raised}, or publish it as a stream of another name"
 
 
 def _removal(old: Contract) -> Change:

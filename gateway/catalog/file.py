@@ -141,6 +141,7 @@ class _Reading:
         revision = section.whole("revision", low=1, high=_MAX_REVISION)
         key = ("plan", name, str(revision))
         self._declare(section, key)
+        self.places.update({(*key, stream): place for stream, place in _places_of_limited_streams(section).items()})
         self.places.update({(*key, *member): place for member, place in places_of_charges(section).items()})
         self.plans.append(
             Plan(
@@ -264,6 +265,14 @@ def _limits(plan: Section) -> dict[str, Any]:
     if each is not None:
         found[EACH_APPLICATION] = _tighter(each, found)
     return found
+
+
+def _places_of_limited_streams(plan: Section) -> dict[str, str]:
+    limits = plan.get("limits")
+    streams = limits.value.get(STREAMS) if limits is not None and isinstance(limits.value, dict) else None
+    if streams is None or not isinstance(streams.value, dict):
+        return {}
+    return {stream: streams.key_place(stream) for stream in streams.value}
 
 
 def _tighter(section: Section, plan: Mapping[str, Any]) -> dict[str, Any]:

@@ -47,16 +47,23 @@ def problem_line(
     place: str, what: str, *, got: object = ..., allowed: str = "", choices: Iterable[str] | None = None
 ) -> str:
     """``place: what, got value; allowed: …; did you mean …?`` with only the parts that are known."""
-    line = f"{place}: {what}"
+    line = one_line(f"{place}: {what}")
     if got is not ...:
         line += f", got {spell(got)}"
     names = list(choices) if choices is not None else []
     if choices is not None and not allowed:
         allowed = _listed(names)
     if allowed:
-        line += f"; allowed: {allowed}"
+        line += f"; allowed: {one_line(allowed)}"
     near = nearest(got, names) if isinstance(got, str) else None
     return f"{line}; did you mean {near!r}?" if near else line
+
+
+def one_line(text: str) -> str:
+    """The text as one line that draws nothing and colours nothing: whatever cannot be printed is escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text)
 
 
 def nearest(name: str, choices: Iterable[str]) -> str | None:

@@ -12,7 +12,7 @@ from datetime import date
 from typing import Any
 
 from gateway.catalog.problems import Problems
-from gateway.catalog.source import Node
+from gateway.catalog.source import Node, parse_day
 
 MAX_TEXT = 10_000
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -118,14 +118,16 @@ class Section:
         return value
 
     def day(self, key: str, *, required: bool = False) -> date | None:
-        """A calendar date."""
+        """A calendar date; quoted, as JSON has to write it, it is the same."""
         node = self.get(key)
         if node is None and not required:
             return None
-        if node is None or not isinstance(node.value, date):
+        value = node.value if node is not None else None
+        day = parse_day(value) if isinstance(value, str) else value
+        if not isinstance(day, date):
             self.refuse(key, allowed="a date such as 2026-01-31")
             return None
-        return node.value
+        return day
 
     def decimal(self, key: str, *, required: bool = False) -> str | None:
         """An amount as quoted decimal text, never a float: up to 12 digits before and after the point."""

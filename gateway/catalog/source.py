@@ -63,6 +63,14 @@ class Node:
         return self.value.isoformat() if isinstance(self.value, date) else self.value
 
 
+def parse_day(text: str) -> date | None:
+    """The day that the text names as YYYY-MM-DD, None where it names none of the calendar."""
+    try:
+        return date.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError:
+        return None
+
+
 def read_yaml(path: Path, problems: Problems) -> Node | None:
     """The root node of a file, or None where it cannot be read; what is wrong is added to ``problems``."""
     try:
@@ -216,12 +224,8 @@ class _Composer:
             if not math.isfinite(number):
                 self._problems.add(f"{self._file}:{line}", "a number too large", got=text)
             return number
-        if _DATE.fullmatch(text):
-            try:
-                return date.fromisoformat(text)
-            except ValueError:
-                return text  # not a day of the calendar: who wants a date here says so with the value in hand
-        return text
+        # Text where it is no day of the calendar: who wants a date here says so with the value in hand.
+        return parse_day(text) or text
 
     def _refuse(self, line: int, what: str, *, allowed: str = "") -> None:
         self._problems.add(f"{self._file}:{line}", what, allowed=allowed)

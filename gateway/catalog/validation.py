@@ -9,8 +9,9 @@ from datetime import date
 from gateway.catalog.catalog import Catalog, Key
 from gateway.catalog.currencies import check_currencies
 from gateway.catalog.masks import check_masks, spell_masks
-from gateway.catalog.problems import Problems
+from gateway.catalog.problems import Problems, problem_line
 from gateway.errors import ConfigurationProblems
+from gateway.limits.scopes import STREAMS
 from gateway.model import Application, Entitlement, Masks, Tenant
 
 
@@ -55,6 +56,7 @@ def catalog_problems(
     known = known or Known()
     problems = Problems()
     _check_products(catalog, contracts, problems)
+    _check_limited_streams(catalog, contracts, problems)
     products = sorted({product.name for product in catalog.products} | set(known.products))
     plans = sorted({plan.name for plan in catalog.plans} | set(known.plans))
     streams_of = {product.name: product.streams for product in catalog.products}
@@ -76,6 +78,25 @@ def catalog_problems(
     return problems.lines
 
 
+def unmatched_applications(catalog: Catalog, issuers: Sequence[str]) -> list[str]:
+    """A line for each application that no token matches, since it names none of the several issuers. No problem: the
+    catalog may be there before somebody says whose tokens they are."""
+    if len(issuers) < 2:
+        return []
+    return [
+        problem_line(
+            _place(catalog, application_key(application)),
+            f"tenant {tenant.name}: application {application.client_id}: no token matches it without an issuer,"
+            " several are configured",
+            got=None,
+            choices=issuers,
+        )
+        for tenant in catalog.tenants
+        for application in tenant.applications
+        if application.issuer is None
+    ]
+
+
 def _check_products(catalog: Catalog, contracts: Collection[str] | None, problems: Problems) -> None:
     if contracts is None:
         return
@@ -87,6 +108,19 @@ def _check_products(catalog: Catalog, contracts: Collection[str] | None, problem
                 problems.add(place, what, got=stream, choices=sorted(contracts))
     if isinstance(contracts, Mapping):
         check_masks(catalog, contracts, problems)
+
+
+def _check_limited_streams(catalog: Catalog, contracts: Collection[str] | None, problems: Problems) -> None:
+    """A slip of the pen would leave the stream without its limit. Revisions before the newest cannot be changed, and
+    their streams may go."""
+    if contracts is None:
+        return
+    for plan in {plan.name: plan for plan in catalog.plans}.values():
+        for stream in plan.limits.get(STREAMS, {}):
+            if stream not in contracts:
+                place = _place(catalog, ("plan", plan.name, str(plan.revision)), stream)
+                what = f"plan {plan.name}: limits.{STREAMS}: no contract for the stream"
+                problems.add(place, what, got=stream, choices=sorted(contracts))
 
 
 def _check_overlaps(catalog: Catalog, tenant: Tenant, problems: Problems) -> None:
@@ -164,9 +198,6 @@ def _check_applications(catalog: Catalog, issuers: Sequence[str] | None, problem
             key = application_key(application)
             place = _place(catalog, key)
             name = f"tenant {tenant.name}: application {application.client_id}"
-            if issuers is not None and application.issuer is None and len(issuers) > 1:
-                what = f"{name}: no token matches it without an issuer, several are configured"
-                problems.add(place, what, got=None, choices=issuers)
             if issuers is not None and application.issuer is not None and application.issuer not in issuers:
                 place_of_issuer = _place(catalog, key, "issuer")
                 problems.add(place_of_issuer, f"{name}: issuer", got=application.issuer, choices=issuers)

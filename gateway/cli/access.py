@@ -38,7 +38,12 @@ def access() -> None:
 @click.option("--issuer", help="The name in auth.issuers of who issues its tokens.  [default: the only one]")
 @click.option("--subject", help="The token's sub.  [default: the client id]")
 @click.option("--token-id", default="", help="The token's jti, for revocations of that token.")
-@click.option("--scope", "scopes", multiple=True, help="A scope the token holds. Repeatable.")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    help="A scope the token holds. Repeatable.  [default: those that the stream asks for]",
+)
 @click.option("--claim", "claims", type=Claim(), multiple=True, help="A further claim, for row filters. Repeatable.")
 @click.option("--transport", type=click.Choice(TRANSPORTS), help="The protocol it would read over.  [default: any]")
 @settings_options
@@ -61,8 +66,9 @@ def explain(
 ) -> None:
     """Show each condition that a read must meet, with its verdict, by the rule that the gateway itself goes by.
 
-    Contracts come from contracts.dir, catalog and revocations from the database; nothing is written. Ends with 0 where
-    the read would be let in, with 1 where it would be refused.
+    Contracts come from contracts.dir, catalog and revocations from the database; nothing is written. Without a --scope
+    the token's are not known: it is assumed to hold what the stream asks for (--scope '' for a token that holds none).
+    Ends with 0 where the read would be let in, with 1 where it would be refused.
 
     \b
     Example:
@@ -87,7 +93,9 @@ def explain(
         claims=dict(claims),
     )
     contract = contracts.get(stream)
-    explanation = explained(principal, contract, catalog, revocations, transport=transport, now=now)
+    explanation = explained(
+        principal, contract, catalog, revocations, transport=transport, now=now, scopes_are_known=bool(scopes)
+    )
     if output == "json":
         print_json(_document(explanation) | {"at": moment(now)})
     else:
@@ -141,4 +149,5 @@ def _print(explanation: Explanation, about: str) -> None:
     outcome = "granted" if refusal is None else f"refused with {refusal.status} {refusal.code}"
     click.echo(f"{about}: {outcome}")
     for one in explanation.verdicts:
-        click.echo(f"  {one.outcome:<7}  {one.condition:<11}  {one.told}")
+        hint = "; give --scope to try others" if one.outcome == "assumed" else ""
+        click.echo(f"  {one.outcome:<7}  {one.condition:<11}  {one.told}{hint}")

@@ -49,8 +49,9 @@ def apply(
 ) -> None:
     """Apply catalog files, as one catalog: all of it or nothing, and a second time there is nothing to do.
 
-    Prints the difference, and warnings about prices that look like mistakes. Only objects that came from a file are
-    touched; an admin's suspension stays. Exit code 1 if the catalog has changed since the revision named.
+    Prints the difference, with warnings about applications that no token matches and prices that look like mistakes.
+    Only objects that came from a file are touched; an admin's suspension stays. Exit code 1 if the catalog has changed
+    since the revision named.
 
     \b
     Example:
@@ -62,10 +63,12 @@ def apply(
     from gateway.catalog.contracts import load_contracts
     from gateway.catalog.file import load_catalog
     from gateway.catalog.history import CatalogChanged
+    from gateway.catalog.validation import unmatched_applications
     from gateway.config.adapters import database as open_database
 
     contracts = load_contracts(settings.contracts.dir)
-    catalog = load_catalog(*files, contracts=contracts, issuers=settings.auth.issuer_names())
+    issuers = settings.auth.issuer_names()
+    catalog = load_catalog(*files, contracts=contracts, issuers=issuers)
     if not dry_run:
         # Where SQLite's default file goes; with a database of its own the directory is merely there.
         settings.data.dir.mkdir(parents=True, exist_ok=True)
@@ -79,8 +82,9 @@ def apply(
     except CatalogChanged as error:
         click.echo(f"gateway: {error}", err=True)
         ctx.exit(1)
-    for doubt in lint_plans(catalog.plans):
-        click.echo(f"warning: {doubt.line(catalog.places)}", err=True)
+    doubts = [doubt.line(catalog.places) for doubt in lint_plans(catalog.plans)]
+    for warning in (*unmatched_applications(catalog, issuers), *doubts):
+        click.echo(f"warning: {warning}", err=True)
     if output == "json":
         print_json(diff.to_dict())
         return

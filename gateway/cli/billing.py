@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli.billing_tables import closed as closed_row
+from gateway.cli.billing_tables import print_state, show_closed, show_list, show_one
 from gateway.cli.options import print_json, read_settings, settings_options
 from gateway.cli.simulate import lint, simulate
 from gateway.errors import ConfigurationProblems
 
 if TYPE_CHECKING:
-    from gateway.billing.closing import Closed
-    from gateway.billing.store import Kept
     from gateway.cli.options import Command
     from gateway.statements import Statements
 
@@ -99,13 +99,13 @@ def close(
                 raise ConfigurationProblems([f"--lost {source}: there is no live source of this name"])
         closed: list[dict[str, Any]] = []
         for one in statements.closing.run(now=now, tenant=tenant, until=period):
-            closed.append(_closed(one))
+            closed.append(closed_row(one))
             tell_progress(f"{len(closed)} periods; {one.tenant} {one.period.label}")
         tell_progress("")
     if output == "json":
         print_json({"periods": closed})
     else:
-        _show_closed([one for one in closed if one["outcome"] != "empty"])
+        show_closed([one for one in closed if one["outcome"] != "empty"])
     if any(one["outcome"] not in ("final", "empty") for one in closed):
         ctx.exit(EXIT_WAITS)
 
@@ -126,7 +126,7 @@ def approve(*, statement: str, by: str | None, config: Path | None, assignments:
     """
     with _statements(config, assignments) as (statements, now):
         kept = statements.store.approve(statement, by=_who(by), now=int(now))
-    _print_state(kept, output)
+    print_state(kept, output)
 
 
 @billing.command(short_help="Show statements, or one of them in any form.")
@@ -168,11 +168,11 @@ def statement(
     with _statements(config, assignments) as (statements, _):
         if reference is None:
             _check_tenant(statements, tenant)
-            _show_list(statements.store.page(tenant=tenant, limit=limit), output)
+            show_list(statements.store.page(tenant=tenant, limit=limit), output)
             return
         kept = statements.store.find(reference, tenant=tenant)
     if output == "table" and file is None:
-        _show_one(kept)
+        show_one(kept)
         return
     from gateway.billing.office import spell
 
@@ -323,77 +323,3 @@ def _amount(text: str) -> Decimal:
     if not amount.is_finite() or not amount or abs(amount) > _MOST_ADJUSTED or amount != round(amount, 12):
         raise ConfigurationProblems([f"--amount {text!r}; allowed: a decimal number such as -25.00, not 0"])
     return amount
-
-
-def _closed(one: Closed) -> dict[str, Any]:
-    kept = one.statement
-    return {
-        "tenant": one.tenant,
-        "period": one.period.label,
-        "outcome": one.outcome,
-        "id": None if kept is None else kept.id,
-        "number": None if kept is None else kept.number,
-        "reasons": list(one.reasons),
-    }
-
-
-def _show_closed(closed: list[dict[str, Any]]) -> None:
-    from gateway.cli.usage import print_table
-
-    lines = [
-        [one["tenant"], one["period"], one["outcome"], one["number"] or one["id"] or "", "; ".join(one["reasons"])]
-        for one in closed
-    ]
-    print_table(["tenant", "period", "outcome", "statement", "why"], lines, numbers=0)
-
-
-def _show_list(found: list[Kept], output: str) -> None:
-    from gateway.cli.usage import print_table
-
-    shown = [{name: value for name, value in one.shown().items() if name != "usage"} for one in found]
-    if output == "json":
-        print_json({"statements": shown})
-        return
-    lines = [
-        [
-            one["number"] or one["id"],
-            one["status"] + (" (preview)" if one["is_preview"] else ""),
-            one["tenant"],
-            one["period"]["label"],
-            one["currency"],
-            one["total"],
-            one["due"],
-        ]
-        for one in shown
-    ]
-    print_table(["statement", "status", "tenant", "period", "currency", "total", "due"], lines, numbers=2)
-
-
-def _show_one(kept: Kept) -> None:
-    from gateway.billing.report.page import page_of
-    from gateway.cli.usage import print_table
-
-    page = page_of(kept.shown())
-    click.echo(page.title)
-    if page.banner:
-        click.echo(page.banner)
-    for name, value in page.facts:
-        click.echo(f"{name}: {value}")
-    click.echo()
-    lines: list[list[str]] = []
-    for row in page.rows:
-        lines.append([row.name, row.unit, row.used, row.included, row.billable, row.unit_price, row.amount])
-        # What the other forms say below a line's name: which of two base fees is that of the month to come.
-        lines += [[f"  {note}", *[""] * 6] for note in row.notes]
-    lines += [[name, "", "", "", "", "", value] for name, value in (*page.sums, page.due)]
-    print_table(["line", "unit", "used", "included", "billable", "unit price", "amount"], lines, numbers=5)
-    for note in page.notes:
-        click.echo(note)
-
-
-def _print_state(kept: Kept, output: str) -> None:
-    if output == "json":
-        head = {"id": kept.id, "number": kept.number, "status": kept.status, "tenant": kept.tenant}
-        print_json(head | {"approved_by": kept.approved_by})
-    else:
-        click.echo(f"{kept.id}: approved by {kept.approved_by}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from gateway.catalog.problems import one_line
 from gateway.cli.options import format_option, print_json, read_settings, settings_options
 from gateway.errors import ConfigurationProblems, GatewayError
 from gateway.units import format_rfc3339
@@ -43,7 +44,7 @@ class Finding:
     def lines(self) -> list[str]:
         """The finding for people."""
         verdict = "FAILED" if not self.ok else "warn  " if self.is_warning else "ok    "
-        return [f"{verdict} {self.name}: {detail}" for detail in self.details]
+        return [f"{verdict} {self.name}: {one_line(detail)}" for detail in self.details]
 
 
 @click.command(short_help="Would it run? Settings, contracts, keys, catalog, dependencies.")
@@ -98,9 +99,9 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
     yield finding
     if catalog is not None:
         yield _check_catalog(catalog, contracts, issuers)
-        if settings.auth.builtin.token_endpoint:
+        if settings.auth.builtin.is_on:
             yield await asyncio.to_thread(_check_signing_keys, settings)
-        for finding in _check_prices(catalog):
+        for finding in (*_check_applications(catalog, issuers), *_check_prices(catalog)):
             yield finding
     async for finding in _check_kafka(settings, contracts):
         yield finding
@@ -246,6 +247,13 @@ def _check_catalog(catalog: Catalog, contracts: Contracts | None, issuers: Seque
         return Finding("catalog", ok=False, details=problems)
     counts = f"{len(catalog.tenants)} tenants, {len(catalog.plans)} plans, {len(catalog.products)} products"
     return Finding("catalog", ok=True, details=[counts])
+
+
+def _check_applications(catalog: Catalog, issuers: Sequence[str]) -> list[Finding]:
+    from gateway.catalog.validation import unmatched_applications
+
+    unmatched = unmatched_applications(catalog, issuers)
+    return [Finding("applications", ok=True, details=unmatched, is_warning=True)] if unmatched else []
 
 
 def _check_prices(catalog: Catalog) -> list[Finding]:

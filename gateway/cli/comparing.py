@@ -26,7 +26,8 @@ def diff(
     """Compare two contract files, or two directories of them, as a stream's readers see them.
 
     Each change is breaking, compatible or documentation. Exit code 1 if one is breaking and the version of its stream
-    has no new major number; a reload refuses such contracts.
+    has no new major number. A reload refuses such contracts, unless what breaks is only who may read: scopes,
+    visibility, row_filter, lifecycle.
 
     \b
     Example:

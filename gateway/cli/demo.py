@@ -47,7 +47,8 @@ def demo(
 ) -> None:
     """Run everything here: an embedded Kafka, Redis, SQLite, the gateway and two partners with working tokens.
 
-    Prints commands to paste, and writes DIR/demo.json for programs. Ctrl-C stops all of it.
+    Prints commands to paste, and writes DIR/demo.json for programs. Ctrl-C stops all of it. No settings file and no
+    GATEWAY_ variable is read: the demo has settings of its own.
 
     \b
     Example:

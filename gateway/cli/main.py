@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import logging
+import re
 import secrets
 from typing import Any
 
 import click
 
 from gateway import __version__
+from gateway.catalog.problems import one_line
 from gateway.cli.access import access
 from gateway.cli.apply import apply
 from gateway.cli.billing import billing
@@ -31,6 +33,7 @@ from gateway.errors import ConfigurationProblems, GatewayError
 EXIT_FAILURE = 1
 EXIT_CONFIGURATION = 2
 
+_LINE_ENDS = re.compile(r"\s*[\r\n]\s*")
 _LOG = logging.getLogger("gateway.cli")
 
 
@@ -43,10 +46,10 @@ class FrontDoor(click.Group):
             return super().invoke(ctx)
         except ConfigurationProblems as error:
             for problem in error.problems:
-                click.echo(f"gateway: {problem}", err=True)
+                _complain(problem)
             ctx.exit(EXIT_CONFIGURATION)
         except GatewayError as error:
-            click.echo(f"gateway: {error}", err=True)
+            _complain(str(error))
             ctx.exit(EXIT_FAILURE)
         except (click.ClickException, click.Abort, click.exceptions.Exit):
             raise
@@ -55,12 +58,14 @@ class FrontDoor(click.Group):
                 raise
             number = secrets.token_hex(4)
             _LOG.debug("internal error %s", number, exc_info=error)
-            click.echo(
-                f"gateway: internal error {number}: {type(error).__name__}: {error}; "
-                "the same command after `gateway --debug` shows where",
-                err=True,
-            )
+            shows = "the same command after `gateway --debug` shows where"
+            _complain(f"internal error {number}: {type(error).__name__}: {error}; {shows}")
             ctx.exit(EXIT_FAILURE)
+
+
+def _complain(text: str) -> None:
+    """One line on stderr, whatever drivers and files have put into it."""
+    click.echo(f"gateway: {one_line(_LINE_ENDS.sub(' ', text))}", err=True)
 
 
 @click.group(cls=FrontDoor, context_settings={"max_content_width": 100})

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from gateway.model import Plan
     from gateway.usage import Usage, UsageKey
 
+MOST_DAYS = 3_660
+"""Of every month each tenant's usage is read and rated twice: longer stretches are mistakes."""
+
 
 @click.command(short_help="What recorded usage would cost under a plan not yet published.")
 @click.option(
@@ -49,7 +52,7 @@ def simulate(
     """Rate recorded usage twice: as it was, and with the plans of a file in the place of those of the same names.
 
     Changes nothing. Months and days are those of each tenant. Totals are with tax and before credit; flat amounts count
-    for the stretch itself. Exit code 1 if a tenant could not be rated.
+    for the stretch itself, which is ten years at most. Exit code 1 if a tenant could not be rated.
 
     \b
     Example:
@@ -199,9 +202,14 @@ def _period(start: str | None, end: str | None, *, zone: str, now: float) -> Per
     if start is None or end is None:
         return Period.holding(now, zone=zone).previous()
     try:
-        return Period.between(start, end, zone=zone)
+        found = Period.between(start, end, zone=zone)
     except ValueError as error:
         raise click.UsageError(f"--from {start} --to {end}: {error}") from None
+    if found.seconds > MOST_DAYS * 86_400:
+        raise click.UsageError(
+            f"--from {start} --to {end}: {found.seconds // 86_400} days; allowed: at most {MOST_DAYS}, ten years"
+        )
+    return found
 
 
 def _show(found: Sequence[Comparison]) -> None:

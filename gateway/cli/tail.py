@@ -6,11 +6,12 @@ import asyncio
 import contextlib
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import click
 
-from gateway.cli.options import format_option
+from gateway.cli.options import format_option, read_settings, settings_options
 
 if TYPE_CHECKING:
     from gateway.client.event import Event
@@ -25,7 +26,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 
 @click.command()
 @click.argument("stream")
-@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The gateway's public address.")
+@click.option("--url", help="The gateway's public address.  [default: where gateway serve has it by these settings]")
 @click.option(
     "--token",
     envvar="GATEWAY_TOKEN",
@@ -36,26 +37,30 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+")
 @click.option("--cursor", help="Go on after this place; a cursor of any protocol will do.")
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many records.")
 @click.option("--no-reconnect", is_flag=True, help="Fail when the connection ends instead of coming back.")
+@settings_options
 @format_option
 @click.pass_context
 def tail(
     ctx: click.Context,
     *,
     stream: str,
-    url: str,
+    url: str | None,
     token: str | None,
     protocol: str,
     start: str | None,
     cursor: str | None,
     limit: int | None,
     no_reconnect: bool,
+    config: Path | None,
+    assignments: tuple[str, ...],
     output: str,
 ) -> None:
     """Read STREAM as a partner does: a line per record on stdout, all else on stderr.
 
     When the connection ends it comes back and goes on after the last record, as soon as the gateway allows. Gaps,
     goodbyes and throttling are shown. Text is time, key and data; json is the record as the gateway sent it, one line
-    each. Ends with 0 at --limit and at Ctrl-C, with 1 when the gateway refuses for good.
+    each. Ends with 0 at --limit and at Ctrl-C, with 1 when the gateway refuses for good. Settings say where the gateway
+    is, for want of --url, and nothing else.
 
     \b
     Example:
@@ -69,7 +74,7 @@ def tail(
 
     try:
         request = StreamRequest(
-            base_url=url,
+            base_url=_public_url(config, assignments) if url is None else url,
             stream=stream,
             protocol=cast("ProtocolName", protocol),
             token=token or None,
@@ -94,6 +99,14 @@ def tail(
         ctx.exit(1)
     finally:
         reading.say_place()
+
+
+def _public_url(config: Path | None, assignments: tuple[str, ...]) -> str:
+    http = read_settings(config, assignments).http
+    url = http.public_url_at(http.port)
+    if url.endswith(":0"):
+        raise click.UsageError("http.port = 0 is a free port, which only gateway serve knows; give --url")
+    return url
 
 
 class Reading:

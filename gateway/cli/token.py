@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gateway.cli.options import format_option, print_json, read_settings, settings_options
-from gateway.errors import ConfigurationProblems
+from gateway.errors import ConfigurationProblems, Unavailable
+
+if TYPE_CHECKING:
+    from gateway.config import Settings
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -67,6 +71,9 @@ def token(
 ) -> None:
     """Print an access token of the built-in issuer, which must be switched on (auth.builtin.enabled).
 
+    A client that the catalog does not know gets its token too, with a word on stderr: the gateway lets it in when the
+    catalog names it.
+
     \b
     Example:
       gateway token --client-id acme-batch --scope streams:read --scope flights:read --claim airport=ORD
@@ -88,7 +95,33 @@ def token(
         minted = issuer.mint(client_id, scope=" ".join(scopes), ttl_seconds=ttl, claims=dict(claims))
     except ValueError as error:
         raise ConfigurationProblems([str(error)]) from error
+    _warn_of_stranger(settings, client_id)
     if output == "json":
         print_json({"access_token": minted, "token_type": "Bearer", "expires_in": ttl})
     else:
         click.echo(minted)
+
+
+def _warn_of_stranger(settings: Settings, client_id: str) -> None:
+    """Say on stderr where a catalog is there and does not know the client: a token that nobody honours looks like any
+    other, and its refusal tells its bearer nothing."""
+    from gateway.auth.issuer import BUILTIN
+    from gateway.catalog.store import Store
+    from gateway.config.adapters import database as open_database
+    from gateway.database.schema import Schema
+
+    try:
+        with contextlib.closing(open_database(settings)) as database:
+            if not Schema(database).state().is_usable:
+                return
+            _, catalog = Store(database).load_catalog(settings.auth.issuer_names())
+            place = database.place
+    except (ConfigurationProblems, Unavailable) as error:
+        click.echo(f"gateway: whether the catalog knows {client_id!r} could not be looked up: {error}", err=True)
+        return
+    if catalog.application(BUILTIN, client_id) is None:
+        click.echo(
+            f"gateway: the catalog ({place}) has no application with client_id {client_id!r} of issuer {BUILTIN}: this "
+            "token is refused as token_invalid until gateway apply has added one",
+            err=True,
+        )

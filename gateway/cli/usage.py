@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from gateway.config import Settings
     from gateway.database.database import Database
     from gateway.metering.audit import Delivery
+    from gateway.metering.audit_store import AuditStore
     from gateway.metering.ledger import Ledger
     from gateway.metering.question import Question
     from gateway.metering.report import Row
@@ -52,6 +53,14 @@ class Books:
         if self.catalog.tenant(tenant) is None and tenant not in self.ledger.tenants():
             known = ", ".join(one.name for one in self.catalog.tenants) or "none"
             raise ConfigurationProblems([f"--tenant {tenant!r}: there is no such tenant; known: {known}"])
+
+    def check_stream(self, stream: str, *, evidence: AuditStore, tenant: str) -> None:
+        """Raises ConfigurationProblems for one that neither products nor ledger have, nor the evidence of the
+        tenant."""
+        known = {*self.ledger.streams(), *(name for product in self.catalog.products for name in product.streams)}
+        if stream not in known and not evidence.is_known(tenant=tenant, stream=stream):
+            names = ", ".join(sorted(known)) or "none"
+            raise ConfigurationProblems([f"--stream {stream!r}: there is no such stream; known: {names}"])
 
 
 @click.group(short_help="What was delivered: shown, exported, proved.")
@@ -179,7 +188,7 @@ def _show_csv(rows: Iterator[Row], question: Question, complete_until: int | Non
 
 def _show_table(rows: Iterator[Row], question: Question, complete_until: int | None, tenant: str | None) -> None:
     from gateway.metering.grain import spell
-    from gateway.metering.report import COLUMNS, members
+    from gateway.metering.report import UNITS, members
 
     zone = question.grain.zone
     whole = "unknown" if complete_until is None else spell(complete_until, zone)
@@ -187,13 +196,14 @@ def _show_table(rows: Iterator[Row], question: Question, complete_until: int | N
     click.echo(f"complete until {whole}; times of {zone.key}")
     found = list(rows)
     measures = tuple(name for name in MEASURES if name in _ALWAYS or any(getattr(one.usage, name) for one in found))
-    columns = [COLUMNS.get(name, name) for name in measures]
+    if "units" in measures:
+        click.echo(f"units: {UNITS['units']}")
     lines = (
         [str(value).lower() if isinstance(value, bool) else str(value) for value in one.values()]
         for one in (members(row, question, measures=measures) for row in found)
     )
     named = [one for name in question.by for one in ((name, "revision") if name == "plan" else (name,))]
-    print_table(["from", "to", *named, "billable", *columns], lines, numbers=len(columns))
+    print_table(["from", "to", *named, "billable", *measures], lines, numbers=len(measures))
 
 
 _ALWAYS: Final = ("records", "bytes")
@@ -237,7 +247,9 @@ def audit(
         found.check_tenant(tenant)
         zone = found.zone(tenant)
         start, end = _day(day.date(), zone)
-        deliveries = AuditStore(found.database).read(tenant=tenant, stream=stream, start=start, end=end)
+        evidence = AuditStore(found.database)
+        found.check_stream(stream, evidence=evidence, tenant=tenant)
+        deliveries = evidence.read(tenant=tenant, stream=stream, start=start, end=end)
         if output == "json":
             shown = [dict(zip(_AUDIT_MEMBERS, _evidence(one, zone), strict=True)) for one in deliveries]
             print_json({"tenant": tenant, "stream": stream, "day": day.date().isoformat(), "deliveries": shown})

@@ -52,9 +52,11 @@ def export(
     Example:
       gateway usage export --from 2026-11-01 --to 2026-12-01 --output november.ndjson
     """
-    from gateway.metering.export import BY, SOURCE, events, line
+    from gateway.metering.export import BY, SOURCE, events, is_source, line
     from gateway.metering.report import PARTNER_MEASURES
 
+    if source is not None and not is_source(source):
+        raise ConfigurationProblems([f"--source {source!r}: a URI is needed, such as https://api.example.com/usage"])
     with books(config, assignments) as found:
         if tenant is not None:
             found.check_tenant(tenant)

@@ -16,20 +16,28 @@ from gateway.units import format_rfc3339
 
 if TYPE_CHECKING:
     from gateway.config import Settings
+    from gateway.metering.ledger import UnreadTopic
 
 COLUMNS = ("source", "state", "node", "started_at", "complete_through")
 
 
 @click.command(short_help="Which processes counted, and up to when each is complete; give up a lost one.")
 @click.option("--lost", metavar="SOURCE", help="This one is gone for good with its disk: wait for it no more.")
+@click.option("--lost-topic", metavar="TOPIC", help="What was not read of this usage topic will not be: wait no more.")
 @settings_options
 @format_option
-def sources(*, lost: str | None, config: Path | None, assignments: tuple[str, ...], output: str) -> None:
+def sources(
+    *, lost: str | None, lost_topic: str | None, config: Path | None, assignments: tuple[str, ...], output: str
+) -> None:
     """Show the sources of usage: one life of a serve each, with the moment up to which it has told everything.
 
     A live source that tells nothing any more holds back what usage and statements call complete. Its totals lie in
     data.dir/metering of its node, and any serve with that directory tells them. Where the disk is lost, name the source
     with --lost: what it had told stays, what it had not is nobody's. The audit log keeps who said so.
+
+    A ledger that is made again from a usage topic is complete only once it has read that to its end. Where
+    metering.topic was changed meanwhile, the topic before is named below the table: set it back until that is read, or
+    give up what it still holds with --lost-topic.
 
     \b
     Example:
@@ -40,7 +48,13 @@ def sources(*, lost: str | None, config: Path | None, assignments: tuple[str, ..
             at = format_rfc3339(round(found.now * 1000))
             if not found.ledger.give_up(lost, by=f"cli:{getpass.getuser()}", at=at):
                 raise ConfigurationProblems([f"--lost {lost}: no live source has this name; see gateway usage sources"])
-        states = found.ledger.sources()
+        if lost_topic is not None:
+            at = format_rfc3339(round(found.now * 1000))
+            if not found.ledger.give_up_topic(lost_topic, by=f"cli:{getpass.getuser()}", at=at):
+                raise ConfigurationProblems(
+                    [f"--lost-topic {lost_topic}: nothing that was to be read of this topic is missing"]
+                )
+        states, unread, topic = found.ledger.sources(), found.ledger.unread(), found.settings.metering.topic
     rows = [
         {
             "source": one.source,
@@ -52,9 +66,18 @@ def sources(*, lost: str | None, config: Path | None, assignments: tuple[str, ..
         for one in states
     ]
     if output == "json":
-        print_json({"sources": rows})
-    else:
-        print_table(list(COLUMNS), [list(row.values()) for row in rows], numbers=0)
+        print_json({"sources": rows, "unread_topics": [{"topic": one.topic, "missing": one.missing} for one in unread]})
+        return
+    print_table(list(COLUMNS), [list(row.values()) for row in rows], numbers=0)
+    for one in unread:
+        click.echo(_told(one, topic))
+
+
+def _told(unread: UnreadTopic, topic: str) -> str:
+    about = f"topic {unread.topic}: {unread.missing} offsets are not read yet, and nothing is complete before they are"
+    if unread.topic == topic:
+        return f"{about}; serve reads them"
+    return f"{about}; metering.topic is {topic} now: set it back until they are, or --lost-topic {unread.topic}"
 
 
 @click.command("create-topic", short_help="Make the Kafka topic that usage goes through.")

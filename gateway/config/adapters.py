@@ -14,7 +14,7 @@ from gateway.errors import ConfigurationProblems
 from gateway.kafka.cluster import ClusterSettings as KafkaClusterSettings
 from gateway.kafka.cluster import KafkaCluster
 from gateway.kafka.oauth import TokenEndpoint
-from gateway.kafka.tls import TlsFiles
+from gateway.pem import PemFiles
 
 if TYPE_CHECKING:
     from gateway.auth.address import HttpAddress
@@ -34,7 +34,9 @@ def kafka_clusters(settings: Settings, *, clock: Clock) -> Mapping[str, KafkaClu
         ours = kafka_cluster_settings(cluster, section=section)
         try:
             if ours.security_protocol.endswith("SSL"):
-                ours.tls.check(section)
+                ours.tls.check(
+                    ca_setting=f"{section}.ssl_cafile", pair_settings=f"{section}.ssl_certfile and ssl_keyfile"
+                )
         except ConfigurationProblems as error:
             problems += error.problems
             continue
@@ -58,7 +60,7 @@ def kafka_cluster_settings(cluster: ClusterSettings, *, section: str = "kafka") 
         sasl_mechanism=cluster.sasl_mechanism,
         sasl_username=cluster.sasl_username,
         sasl_password=cluster.sasl_password.get_secret_value() if cluster.sasl_password else None,
-        tls=TlsFiles(_text(cluster.ssl_cafile), _text(cluster.ssl_certfile), _text(cluster.ssl_keyfile)),
+        tls=PemFiles(_text(cluster.ssl_cafile), _text(cluster.ssl_certfile), _text(cluster.ssl_keyfile)),
         token_endpoint=_token_endpoint(cluster),
         section=section,
     )
@@ -135,14 +137,15 @@ def jwks_address(issuer: IssuerSettings, settings: Settings, *, apart: Apart) ->
 
 
 def issuer_store(settings: Settings, database: Database) -> IssuerStore | None:
-    """Where the built-in issuer keeps keys and secrets; None where it has no token endpoint."""
+    """Where the built-in issuer keeps keys and secrets; None where it is off."""
     from gateway.auth.issuer_store import PURPOSE, IssuerStore
     from gateway.auth.sealing import Sealer
 
     builtin = settings.auth.builtin
-    if not builtin.token_endpoint:
+    if not builtin.is_on:
         return None
-    return IssuerStore(database, Sealer([key.get_secret_value() for key in builtin.sealing_keys], purpose=PURPOSE))
+    keys = [key.get_secret_value() for key in builtin.sealing_keys]
+    return IssuerStore(database, Sealer(keys, purpose=PURPOSE) if keys else None)
 
 
 def database(settings: Settings) -> Database:
@@ -160,13 +163,13 @@ def database(settings: Settings) -> Database:
 def redis_link(settings: Settings) -> RedisLink | None:
     """The configured Redis, not connected to yet; None where there is none. Raises ConfigurationProblems where a file
     that the settings name is not what it should be."""
-    from gateway.limits.redis import RedisFiles, RedisLink, SentinelUser
+    from gateway.limits.redis import RedisLink, SentinelUser
 
     redis = settings.redis
     if redis.url is None:
         return None
-    files = RedisFiles(_text(redis.ssl_ca_file), _text(redis.ssl_cert_file), _text(redis.ssl_key_file))
-    files.check()
+    files = PemFiles(_text(redis.ssl_ca_file), _text(redis.ssl_cert_file), _text(redis.ssl_key_file))
+    files.check(ca_setting="redis.ssl_ca_file", pair_settings="redis.ssl_cert_file and ssl_key_file")
     password = redis.sentinel_password
     return RedisLink(
         redis.url.get_secret_value(),

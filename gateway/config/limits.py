@@ -32,7 +32,8 @@ class LimitsSettings(Section):
 
 
 class AlertsSettings(Section):
-    """Telling a system of yours that a tenant has used 50, 80 or 100 percent of a quota; off without an address."""
+    """Telling a system of yours that a tenant has used 50, 80 or 100 percent of a quota or of its spend limit; off
+    without an address."""
 
     webhook_url: SecretStr | None = Field(
         None,

@@ -141,6 +141,17 @@ def is_path(field: FieldInfo) -> bool:
     return _holds(field.annotation, Path)
 
 
+def is_of_kind(field: FieldInfo, value: object) -> bool:
+    """Whether a value that has a type of its own is true or false where the setting is, and only there.
+
+    Text that says ``no`` is no answer to a yes-or-no question in a file: ``"false"`` is true to many readers.
+    """
+    if field.annotation is bool:
+        return isinstance(value, bool)
+    is_number = _holds(field.annotation, int) or _holds(field.annotation, float)
+    return not (is_number and isinstance(value, bool))
+
+
 def is_list(field: FieldInfo) -> bool:
     """Whether the setting holds several values or tables."""
     return get_origin(field.annotation) in (tuple, dict)

@@ -307,7 +307,10 @@ class StreamSettings(Section):
     )
     ring_records: int = Field(100_000, ge=1, le=100_000_000, description="Most records kept in memory per topic.")
     drain_seconds: float = Field(
-        20.0, ge=0, le=3600, description="Longest time from SIGTERM to the exit, in seconds; open streams end in it."
+        20.0,
+        ge=0,
+        le=3600,
+        description="Longest time from SIGTERM to the exit, in seconds, and 5 at the least; open streams end in it.",
     )
     linger_seconds: float = Field(
         30.0, ge=0, le=86_400, description="How long a topic stays in memory after its last reader left, in seconds."

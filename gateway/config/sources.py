@@ -16,9 +16,11 @@ from pydantic import BaseModel
 from gateway.config.schema import (
     ANY_INDEX,
     Key,
+    allowed_by,
     find_field,
     inner_model,
     is_list,
+    is_of_kind,
     is_path,
     nearest_key,
     spell_key,
@@ -26,6 +28,7 @@ from gateway.config.schema import (
     walk_fields,
 )
 from gateway.config.settings import Settings
+from gateway.config.values import masked
 
 PREFIX = "GATEWAY_"
 OTHER_VARIABLES = frozenset({"GATEWAY_TOKEN"})
@@ -71,7 +74,8 @@ def read_file(path: Path) -> Source:
         source.problems.append(f"{place}: is not TOML: {error}")
         return source
     source.places = {(): str(path)} | {key: f"{path}:{line}" for key, line in find_lines(text)}
-    _anchor(Settings, source.values, path.parent)
+    _check_kinds(source)
+    _anchor(source.values, path.parent)
     return source
 
 
@@ -132,24 +136,43 @@ def _put_text(source: Source, key: Key, text: str, place: str) -> None:
         source.problems.append(f'{place}: {spell_key(key)} must be JSON here, such as ["a", "b"] for a list')
 
 
-def _anchor(model: type[BaseModel], table: dict[str, Any], base: Path) -> None:
-    """Make the relative paths of a table count from ``base``, tables inside it included."""
+def _check_kinds(source: Source) -> None:
+    """Take out of the source, with a problem line, what is no truth value where one belongs, or is one elsewhere."""
+    for model, table, key in _tables(Settings, source.values):
+        for name, setting in model.model_fields.items():
+            if name in table and inner_model(setting)[1] is None and not is_of_kind(setting, table[name]):
+                where = (*key, name)
+                said = f"{spell_key(where)} = {masked(table.pop(name))}: must be {allowed_by(setting)}"
+                source.problems.append(f"{source.places.get(where, source.places[()])}: {said}")
+
+
+def _anchor(values: dict[str, Any], base: Path) -> None:
+    """Make the relative paths of the settings count from ``base``."""
+    for model, table, _ in _tables(Settings, values):
+        for name, setting in model.model_fields.items():
+            if is_path(setting) and isinstance(table.get(name), str):
+                table[name] = str(base / table[name])
+
+
+def _tables(
+    model: type[BaseModel], table: dict[str, Any], key: Key = ()
+) -> Iterator[tuple[type[BaseModel], dict[str, Any], Key]]:
+    """The table and all tables inside it, each with what it has to be and with its place."""
+    yield model, table, key
     for name, setting in model.model_fields.items():
         value = table.get(name)
         many, inner = inner_model(setting)
         if inner is None:
-            if is_path(setting) and isinstance(value, str):
-                table[name] = str(base / value)
             continue
-        if many is None:
-            tables = [value]
-        elif many == ANY_INDEX:
-            tables = value if isinstance(value, list) else []
-        else:
-            tables = list(value.values()) if isinstance(value, dict) else []
-        for entry in tables:
+        here: Key = (*key, name)
+        entries: list[tuple[Key, Any]] = [(here, value)]
+        if many == ANY_INDEX:
+            entries = [((*here, place), one) for place, one in enumerate(value if isinstance(value, list) else [])]
+        elif many is not None:
+            entries = [((*here, one), value[one]) for one in value] if isinstance(value, dict) else []
+        for where, entry in entries:
             if isinstance(entry, dict):
-                _anchor(inner, entry, base)
+                yield from _tables(inner, entry, where)
 
 
 def find_lines(text: str) -> Iterator[tuple[Key, int]]:

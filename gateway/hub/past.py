@@ -92,6 +92,15 @@ class Past:
     def note_earliest(self, earliest: Vector) -> None:
         self._earliest = earliest
 
+    def up_to_next(self, start: Vector, until: Vector) -> Vector:
+        """See ``Keeper``: whoever comes to where another track begins goes on there, with what that has fetched."""
+        for track in self._tracks:
+            first = track.first_vector
+            if track.is_over or len(first) != len(start) or not _lies_between(start, first, until):
+                continue
+            until = tuple(map(min, until, first))
+        return until
+
     def end_all(self) -> None:
         """Nobody enters what is held now any more: it is of another history, or of no use."""
         for track in list(self._tracks):
@@ -150,3 +159,10 @@ class Past:
         """Let go of encoded bytes that nobody asked for since the last call."""
         for track in self._tracks:
             track.views.trim_idle()
+
+
+def _lies_between(start: Vector, middle: Vector, until: Vector) -> bool:
+    """Whether ``middle`` is behind ``start`` in no partition, and ahead of it in one that is to be read."""
+    return all(map(int.__le__, start, middle)) and any(
+        at < there and at < end for at, there, end in zip(start, middle, until, strict=True)
+    )

@@ -78,6 +78,10 @@ class Keeper(Protocol):
         """What Kafka holds begins there."""
         ...
 
+    def up_to_next(self, start: Vector, until: Vector) -> Vector:
+        """``until``, or what comes before it where another track has what follows."""
+        ...
+
 
 class _Wish(NamedTuple):
     until: Vector
@@ -166,6 +170,7 @@ class Track:
         leader = next(iter(self._asking))
         head = self.log.head_vector
         start = tuple(offset_in(head, p) for p in range(len(until)))
+        until = self._keeper.up_to_next(start, until)
         most = min(max(mosts), max(*firsts, self._fetched))
         try:
             read = await self._history.read(start, until, max_records=most, max_bytes=FETCH_BYTES)

@@ -18,7 +18,8 @@ from gateway.kafka.batches import Refused
 from gateway.kafka.client import GuardedClient
 from gateway.kafka.faults import AccessDenied, KafkaUnavailable, LoginRefused, Unsupported, describe, explained
 from gateway.kafka.oauth import TokenEndpoint, TokenSource
-from gateway.kafka.tls import TlsContext, TlsFiles
+from gateway.kafka.tls import TlsContext
+from gateway.pem import PemFiles
 
 _log = logging.getLogger("gateway.kafka")
 
@@ -56,7 +57,7 @@ class ClusterSettings:
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
     sasl_password: str | None = None
-    tls: TlsFiles = field(default_factory=TlsFiles)
+    tls: PemFiles = field(default_factory=PemFiles)
     token_endpoint: TokenEndpoint | None = None
     client_id: str = "streaming-gateway"
     section: str = "kafka"

@@ -33,9 +33,14 @@ class Addresses:
         self.turned_away = 0
         """Requests whose credential was not looked at."""
 
+    @property
+    def has_some(self) -> bool:
+        """Whether anything was refused that still counts: without it ``check`` lets everybody through."""
+        return self._refusals is not None and len(self._refusals) > 0
+
     def check(self, address: str | None) -> None:
         """Raises TooManyAttempts where too much of what came from there was refused."""
-        if self._refusals is None or not len(self._refusals):
+        if self._refusals is None:
             return
         seconds = self._refusals.wait(network_of(address), now=self._clock.monotonic())
         if seconds:

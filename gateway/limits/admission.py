@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from gateway.counters import Counters
 from gateway.errors import RateLimited, TooManyConnections
 from gateway.limits.addresses import Addresses
-from gateway.limits.connections import LIMIT as CONNECTIONS
-from gateway.limits.connections import Connections, Seat
+from gateway.limits.connections import Connections
 from gateway.limits.pace import Pace
 from gateway.limits.quota_pace import QuotaPace
 from gateway.limits.quotas import Quotas
-from gateway.limits.spending import SpendStops
+from gateway.limits.scopes import RATES
+from gateway.limits.seats import LIMIT as CONNECTIONS
+from gateway.limits.seats import Seat
+from gateway.limits.spending import Spendings
 from gateway.limits.standing import Standing, count_of, fields
 from gateway.model import Grant, Plan
 
@@ -31,8 +34,12 @@ class Rates(Protocol):
         """Take one; 0: taken, else the milliseconds until there may be one."""
         ...
 
-    def standing(self, tenant: str, plan: Plan) -> list[Standing]:
-        """How the tenant stands with each rate, as far as it is known here."""
+    def wait_ms(self, tenant: str, plan: Plan, limit: str = REQUESTS) -> int:
+        """What ``take`` would say where there is nothing to take; 0: there may be something. Never waits."""
+        ...
+
+    def standing(self, tenant: str, plan: Plan, limits: Sequence[str] = RATES) -> list[Standing]:
+        """How the tenant stands with each of these rates, as far as it is known here."""
         ...
 
 
@@ -46,11 +53,11 @@ class Admission:
         connections: Connections,
         quotas: Quotas,
         addresses: Addresses,
-        stops: SpendStops,
+        spendings: Spendings,
         counters: Counters,
     ) -> None:
         self.addresses = addresses
-        self.stops = stops
+        self.spendings = spendings
         self.refused: Counter[tuple[str, str, str]] = Counter()
         """How often, by tenant, plan and limit, since the process began."""
         self._rates = rates
@@ -62,19 +69,26 @@ class Admission:
         """One more request of the tenant. Raises RateLimited."""
         wait_ms = await self._rates.take(tenant, plan, REQUESTS)
         if wait_ms:
-            self._refuse(tenant, plan, REQUESTS)
-            allowed = plan.limits[REQUESTS]["rate"]
-            raise RateLimited(
-                f"The plan allows {allowed} requests a second, over all applications and nodes.",
-                retry_after_ms=wait_ms,
-            )
+            raise self._too_many(tenant, plan, wait_ms)
+
+    def refusal(self, tenant: str, plan: Plan) -> RateLimited | None:
+        """What ``request`` would raise now, counted as if it had; None: it may let the request in."""
+        wait_ms = self._rates.wait_ms(tenant, plan, REQUESTS)
+        return self._too_many(tenant, plan, wait_ms) if wait_ms else None
+
+    def _too_many(self, tenant: str, plan: Plan, wait_ms: int) -> RateLimited:
+        self._refuse(tenant, plan, REQUESTS)
+        allowed = plan.limits[REQUESTS]["rate"]
+        return RateLimited(
+            f"The plan allows {allowed} requests a second, over all applications and nodes.", retry_after_ms=wait_ms
+        )
 
     async def begin(self, grant: Grant, *, is_held: bool) -> Seat | None:
         """A read begins: it needs something left of each quota, and a seat where it stays open (``is_held``).
 
         Raises QuotaExceeded, for a spend limit too, and TooManyConnections.
         """
-        self.stops.check(grant)
+        self.spendings.check(grant)
         for share in await self._quotas.ready(grant.tenant, grant.plan.name, grant.plan.limits):
             if share.is_over:
                 self._refuse(grant.tenant, grant.plan, share.key.name)
@@ -104,7 +118,7 @@ class Admission:
 
     def fields(self, tenant: str, plan: Plan) -> list[tuple[bytes, bytes]]:
         """What every answer says of requests and quotas: header fields."""
-        requests = [one for one in self._rates.standing(tenant, plan) if one.name == REQUESTS]
+        requests = self._rates.standing(tenant, plan, (REQUESTS,))
         quotas = self._quotas.shares(tenant, plan.name, plan.limits)
         return fields([*requests, *(share.standing() for share in quotas)])
 

@@ -1,84 +1,46 @@
-"""Open reads of a tenant's plan, counted over all nodes: each holds a seat that lapses unless its node renews it."""
+"""Open reads of a tenant's plan, counted over all nodes: each holds a seat, which counts while its node is there."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import itertools
 import logging
-from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import Any, Final, NamedTuple, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from gateway.clock import Clock
 from gateway.counters import Counters
-from gateway.errors import GatewayError, TooManyConnections
+from gateway.errors import TooManyConnections
 from gateway.limits.breaker import Away
-from gateway.limits.parts import part_of, part_tag
 from gateway.limits.scripts import Call, Script, Scripts, Whole
+from gateway.limits.seats import LIMIT, Key, Seat, Seats, Shard, Told, seats_key
 from gateway.limits.standing import count_of
 from gateway.model import Grant
 
 log = logging.getLogger("gateway.limits")
-LIMIT: Final = "connections"
 RETRY_MS: Final = 5_000
-KEYS_AT_ONCE: Final = 200
 TAKES_AT_ONCE: Final = 200
-MEMBERS_AT_ONCE: Final = 1_000
-_PREFIX: Final = "gateway:limits:1:seats"
-
-Key = tuple[str, str]
-"""Tenant and plan."""
+_TAKEN: Final = 1
+_LATER: Final = 2
 
 
 class Timing(NamedTuple):
     """How long things last, in seconds.
 
-    ``seat`` is how long one lasts that nobody renews: what a killed node leaves behind. Each is renewed every ``beat``.
-    After Redis has lost its data every node tells its seats anew within a beat; for ``settle`` it may know too few of
-    them. ``change`` after the catalog changed, open reads have taken over what it says.
+    ``life`` is how long a node lasts that says nothing: what a killed one held is free after it. Each says that it is
+    there every ``beat``. After Redis has lost its data every node tells its seats anew within a beat; for ``settle`` it
+    may know too few of them. ``change`` after the catalog changed, open reads have taken over what it says. Within
+    ``sweep`` everything is told once more, whatever may have been lost on the way.
     """
 
-    seat: float = 9.0
-    beat: float = 3.0
+    life: float = 8.0
+    beat: float = 2.0
     settle: float = 3.5
     change: float = 0.25
-
-
-class Holder(Protocol):
-    """The open read that a seat is for."""
-
-    grant: Grant
-
-    def end(self, error: GatewayError | None) -> None:
-        """The seat is taken back."""
-        ...
-
-
-class Seat:
-    """One open read's place under its cap. ``holder`` None: it is being opened."""
-
-    __slots__ = ("grant", "holder", "is_taken", "is_told", "key", "name")
-
-    def __init__(self, name: str, grant: Grant) -> None:
-        self.name = name
-        self.key: Key = (grant.tenant, grant.plan.name)
-        self.grant: Grant | None = grant
-        self.holder: Holder | None = None
-        self.is_taken = False
-        self.is_told = False
-
-    def bind(self, holder: Holder) -> None:
-        """From now on the cap is the one of what the holder is granted, and the holder is told to go."""
-        self.holder = holder
-        self.grant = None
-
-    def held_by(self) -> Grant | None:
-        """What it stands under now."""
-        return self.grant if self.holder is None else self.holder.grant
+    sweep: float = 120.0
 
 
 class Connections:
@@ -101,71 +63,91 @@ class Connections:
         """``nodes``: how many there are now, this one included."""
         self._scripts = scripts
         self._whole = Whole()
-        self._node = f"-{node}-"
+        self._node = node
         self._nodes = nodes
         self._clock = clock
         self._timing = timing
         self._counters = counters
         self._numbers = itertools.count(1)
-        self._seats: dict[Key, dict[str, Seat]] = {}
-        self._free: dict[Key, list[str]] = {}
+        self._seats = Seats()
         self._news = asyncio.Event()
-        self._changed = False
-        self._asking: list[tuple[Seat, Call, asyncio.Future[Any]]] = []
+        self._is_changed = self._is_urgent = False
+        self._asking: list[tuple[Seat, Call, asyncio.Future[tuple[int, int]]]] = []
         self._sending: asyncio.Task[None] | None = None
+        self._round, self._due = itertools.cycle(self._seats.shards), 0.0
+        # Keys outlast their nodes, and what is told to sweep.
+        kept = max(3 * timing.sweep, 2 * timing.life)
+        self._common = (node, _ms(timing.life), _ms(kept))
         # Run twice they do the same: a seat is a name, and not a number that is counted up.
-        self._take, self._keep, self._count = (
-            Script(name, repeatable=True) for name in ("take_seat", "keep_seats", "count_seats")
+        self._take, self._tells, self._beats, self._count = (
+            Script(name, repeatable=True, after="presence")
+            for name in ("take_seat", "tell_seats", "beat_seats", "count_seats")
         )
+        self._leave = Script("leave_seats", repeatable=True)
 
     def __len__(self) -> int:
         """How many are held here."""
-        return sum(map(len, self._seats.values()))
+        return len(self._seats)
 
     def by_key(self) -> dict[Key, int]:
         """How many are held here, by tenant and plan."""
-        return {key: len(seats) for key, seats in self._seats.items()}
+        return self._seats.by_key()
+
+    # ---- one seat ------------------------------------------------------------------------------------------------
 
     async def take(self, grant: Grant) -> Seat:
         """A seat for one more read. Raises TooManyConnections. Whoever has it calls ``release``."""
-        seat = Seat(f"{round(self._clock.now() * 1000):015d}{self._node}{next(self._numbers)}", grant)
+        seat = Seat(f"{round(self._clock.now() * 1000):015d}-{self._node}-{next(self._numbers)}", grant)
         cap = count_of(grant.plan.limits, LIMIT)
+        shard = self._seats.of(seat.key)
         # Here at once: of several that open at the same time each counts for the others.
-        self._add(seat)
+        shard.add(seat)
         try:
-            if cap is not None and not await self._is_free(seat, cap):
+            if cap is not None and not await self._is_free(shard, seat, cap):
                 raise _refusal(cap)
         except BaseException:
             # Also where nobody waits any more: what was perhaps taken is given back.
             self.release(seat)
             raise
-        # From now on it is renewed; before, that would have been the taking of it.
-        seat.is_taken = True
+        shard.give(seat)
         return seat
 
-    async def _is_free(self, seat: Seat, cap: int) -> bool:
-        within_share = len(self._seats[seat.key]) <= self._share(cap)
+    async def _is_free(self, shard: Shard, seat: Seat, cap: int) -> bool:
         if self._scripts is None:
-            return within_share
-        seat.is_told = True
+            return self._is_within_share(shard, seat, cap)
         while True:
-            # They stay among those to be told of: a renewal that is on its way may come after this and bring them back.
-            freed = self._free.get(seat.key, ())
-            arguments: list[str | int] = [
-                *(seat.name, _ms(self._timing.seat), cap, _ms(self._timing.settle), int(within_share))
-            ]
+            await shard.settled(seat.key)
+            seat.is_told = True
             try:
-                answer = await self._ask(seat, Call(_keys(seat.key), [*arguments, *freed]))
+                answer, unsure_ms = await self._ask(seat, self._call(shard, seat, cap))
             except Away:
-                return within_share
-            if answer[0] != 2:
-                return bool(answer[0])
+                shard.changed[seat.key] = None
+                return self._is_within_share(shard, seat, cap)
+            if answer != _LATER:
+                return answer == _TAKEN
             # Redis has just begun to know who is there.
-            await asyncio.sleep(int(answer[2]) / 1000)
+            await asyncio.sleep(unsure_ms / 1000)
 
-    async def _ask(self, seat: Seat, call: Call) -> Any:
+    def _is_within_share(self, shard: Shard, seat: Seat, cap: int) -> bool:
+        share = cap if self._scripts is None else max(1, cap // max(1, self._nodes()))
+        return len(shard.held[seat.key].seats) <= share
+
+    def _call(self, shard: Shard, seat: Seat, cap: int) -> Call:
+        is_within_share, held = self._is_within_share(shard, seat, cap), shard.held[seat.key].taken
+        # What is free stays among what is to be told: something that is on its way may come after this and undo it.
+        arguments: list[str | int] = [
+            cap,
+            _ms(self._timing.settle),
+            int(is_within_share),
+            held,
+            seat.name,
+            *shard.free(seat.key),
+        ]
+        return Call([shard.here, seats_key(seat.key)], [*self._common, shard.seen, *arguments])
+
+    async def _ask(self, seat: Seat, call: Call) -> tuple[int, int]:
         """What the script says, in one round trip with all who ask meanwhile: many open at once after an outage."""
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[tuple[int, int]] = asyncio.get_running_loop().create_future()
         self._asking.append((seat, call, answer))
         if self._sending is None:
             self._sending = asyncio.ensure_future(self._send())
@@ -173,141 +155,153 @@ class Connections:
 
     async def _send(self) -> None:
         try:
-            while self._asking and self._scripts is not None:
+            while self._asking:
                 batch, self._asking = self._asking[:TAKES_AT_ONCE], self._asking[TAKES_AT_ONCE:]
                 try:
-                    found = await self._whole(self._scripts.each(self._take, [call for _, call, _ in batch]))
-                except Away as error:
-                    found = [error] * len(batch)
+                    found = await self._each(self._take, [call for _, call, _ in batch])
+                except Exception as error:
+                    # Whatever it was, those who wait must not wait for ever, and an open is no worse off than without.
+                    log.exception("seats could not be asked for")
+                    found = [Away(str(error))] * len(batch)
                 for (seat, _, answer), one in zip(batch, found, strict=True):
+                    shard = self._seats.of(seat.key)
+                    if not isinstance(one, Away):
+                        self._note(shard, one[1], one[2])
                     if answer.done():
                         # Nobody waits any more, and only now it is too late to be taken after it was given back.
-                        self._put_back(seat.key, [seat.name])
+                        shard.put_back(seat)
+                        self._news.set()
                     else:
-                        answer.set_exception(one) if isinstance(one, Away) else answer.set_result(one)
+                        answer.set_exception(one) if isinstance(one, Away) else answer.set_result((one[0], one[3]))
         finally:
             self._sending = None
 
-    def _share(self, cap: int) -> int:
-        return cap if self._scripts is None else max(1, cap // max(1, self._nodes()))
+    async def _each(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        return [] if self._scripts is None else await self._whole(self._scripts.each(script, calls))
+
+    def _note(self, shard: Shard, number: bytes, seen: bytes) -> None:
+        if shard.note(int(number), int(seen)):
+            self._hurry()
 
     def release(self, seat: Seat) -> None:
         """The read is over. Idempotent."""
-        self._remove(seat)
-        seat.holder = seat.grant = None
-
-    def ring(self) -> None:
-        """The catalog has changed: look at all caps soon."""
-        self._changed = True
-        self._news.set()
-
-    def _add(self, seat: Seat) -> None:
-        self._seats.setdefault(seat.key, {})[seat.name] = seat
-
-    def _remove(self, seat: Seat) -> None:
-        seats = self._seats.get(seat.key, {})
-        if seats.pop(seat.name, None) is None:
-            return
-        if not seats:
-            del self._seats[seat.key]
-        if seat.is_told:
-            # Without a cap nobody else has ever heard of it.
-            self._put_back(seat.key, [seat.name])
-
-    def _put_back(self, key: Key, freed: list[str]) -> None:
-        if freed:
-            self._free.setdefault(key, []).extend(freed)
+        if self._seats.of(seat.key).remove(seat):
             self._news.set()
+        seat.holder = seat.grant = None
 
     async def used(self, key: Key) -> int:
         """How many are open of a plan with a cap, over all nodes; while Redis is away, here."""
+        shard = self._seats.of(key)
         with contextlib.suppress(Away):
             if self._scripts is not None:
-                return int((await self._whole(self._scripts.run(self._count, [Call(_keys(key)[1:], [])])))[0])
-        return len(self._seats.get(key, ()))
+                call = Call([shard.here, seats_key(key)], [*self._common, 0])
+                return int((await self._whole(self._scripts.run(self._count, [call])))[0])
+        held = shard.held.get(key)
+        return 0 if held is None else len(held.seats)
+
+    # ---- all seats -----------------------------------------------------------------------------------------------
+
+    def ring(self) -> None:
+        """The catalog has changed: look at all caps soon."""
+        self._is_changed = True
+        self._news.set()
+
+    def _hurry(self) -> None:
+        self._is_urgent = True
+        self._news.set()
 
     async def run(self) -> None:
-        """Renew the seats, give free ones back, and close what is above its cap, until cancelled."""
+        """Say that this node is there, tell what has changed, and close what is above its cap, until cancelled."""
         loop = asyncio.get_running_loop()
         beat_at = loop.time()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(beat_at):
                     await self._news.wait()
-            if self._changed:
-                self._changed = False
+            if self._is_changed:
+                self._is_changed = False
                 # Open reads are told of their new plans in turns of their own.
                 await asyncio.sleep(self._timing.change)
                 beat_at = loop.time()
             self._news.clear()
-            if loop.time() < beat_at:
-                await self._tell(only_freed=True)
-                continue
-            beat_at = loop.time() + self._timing.beat
-            self._move()
+            is_whole, self._is_urgent = self._is_urgent, False
+            if loop.time() >= beat_at:
+                beat_at = loop.time() + self._timing.beat
+                is_whole = True
+                await self._look()
+                await self._beat()
+            await self._tell(is_whole=is_whole)
+
+    async def _look(self) -> None:
+        for shard in self._seats.shards:
+            shard.look()
             if self._scripts is None:
-                self._close_above_cap()
-            else:
-                await self._tell(only_freed=False)
+                for seat, cap in shard.above_caps():
+                    self._close(shard, seat, cap)
+            # With very many seats the loop gets its turn between shards.
+            await asyncio.sleep(0)
 
-    def _move(self) -> None:
-        """Seats whose read goes on under another plan count there."""
-        for seat in [seat for seats in self._seats.values() for seat in seats.values()]:
-            grant = seat.held_by()
-            if grant is not None and (grant.tenant, grant.plan.name) != seat.key:
-                self._remove(seat)
-                seat.key = (grant.tenant, grant.plan.name)
-                self._add(seat)
-
-    def _cap(self, key: Key) -> int | None:
-        """By what the reads there are granted now; the newest of them knows best."""
-        for seat in reversed(self._seats.get(key, {}).values()):
-            grant = seat.held_by()
-            if grant is not None:
-                return count_of(grant.plan.limits, LIMIT)
-        return None
-
-    def _close_above_cap(self) -> None:
-        for key, seats in list(self._seats.items()):
-            cap = self._cap(key)
-            if cap is not None:
-                for name in sorted(seats)[cap:]:
-                    self._close(key, name, cap)
-
-    def _close(self, key: Key, name: str, cap: int) -> None:
-        seat = self._seats.get(key, {}).get(name)
-        if seat is not None and seat.holder is not None:
-            self._counters.count_limited(LIMIT, plan=key[1])
-            seat.holder.end(_refusal(cap))
-
-    async def _tell(self, *, only_freed: bool) -> None:
-        """Renew what is held, unless ``only_freed``, and give back what is free."""
-        freed, self._free = self._free, {}
-        keys = set(freed) if only_freed else freed.keys() | self._seats.keys()
-        wanted = []
-        for key in keys:
-            cap = None if only_freed else self._cap(key)
-            held: list[str] = []
-            for seat in () if cap is None else self._seats[key].values():
-                if seat.is_taken:
-                    seat.is_told = True
-                    held.append(seat.name)
-            if held or key in freed:
-                wanted.append(_Told(key, cap or 0, freed.get(key, []), held))
+    async def _beat(self) -> None:
         if self._scripts is None:
             return
-        life = _ms(self._timing.seat)
-        for batch in _batches(wanted):
-            call = Call(_keys(*(one.key for one in batch)), [life, self._node, _spelt(batch)])
-            try:
-                answer = (await self._whole(self._scripts.run(self._keep, [call])))[0]
-            except Away as error:
-                # What is free lapses by itself. Whether Redis is there is others' to say.
-                log.debug("seats not renewed: %s", error)
+        shards = self._seats.shards
+        calls = [Call([shard.here, shard.above], [*self._common, shard.seen]) for shard in shards]
+        for shard, answer in zip(shards, await self._each(self._beats, calls), strict=True):
+            if isinstance(answer, Away):
+                # Whether Redis is there is others' to say.
+                log.debug("not told that this node is there: %s", answer)
                 continue
-            for index, above in zip(answer[::2], answer[1::2], strict=True):
-                for name in above:
-                    self._close(batch[index].key, name.decode(), batch[index].cap)
+            self._note(shard, answer[0], answer[1])
+            if answer[2:]:
+                keys = {seats_key(key): key for key in shard.held}
+                shard.changed.update((keys[name], None) for raw in answer[2:] if (name := raw.decode()) in keys)
+        self._due += len(shards) * self._timing.beat / self._timing.sweep
+        while self._due >= 1:
+            self._due -= 1
+            next(self._round).tell_anew()
+
+    async def _tell(self, *, is_whole: bool) -> None:
+        """Say what is free, and with ``is_whole`` all that is held where something has changed."""
+        if self._scripts is None:
+            return
+        for shard in self._seats.shards:
+            while batch := shard.next_told(is_whole=is_whole):
+                if not await self._is_told(shard, batch):
+                    break
+
+    async def _is_told(self, shard: Shard, batch: list[Told]) -> bool:
+        keys = [shard.here, shard.above, *(seats_key(one.key) for one in batch)]
+        spelt = msgspec.msgpack.encode([one.spelt() for one in batch])
+        answer: Any = None
+        shard.begin(batch)
+        try:
+            (answer,) = await self._each(self._tells, [Call(keys, [*self._common, shard.seen, spelt])])
+        finally:
+            is_told = answer is not None and not isinstance(answer, Away)
+            shard.finish(is_told=is_told)
+        if not is_told:
+            log.debug("seats not told: %s", answer)
+            return False
+        self._note(shard, answer[0], answer[1])
+        for index, names in zip(answer[2::2], answer[3::2], strict=True):
+            one = batch[index]
+            held = shard.held.get(one.key)
+            for name in names:
+                seat = None if held is None else held.seats.get(name.decode())
+                if seat is not None and one.cap is not None:
+                    self._close(shard, seat, one.cap)
+        return True
+
+    def _close(self, shard: Shard, seat: Seat, cap: int) -> None:
+        if seat.holder is None:
+            # It is still being opened.
+            shard.later[seat.key] = None
+        elif not seat.is_ending:
+            seat.is_ending = True
+            self._counters.count_limited(LIMIT, plan=seat.key[1])
+            seat.holder.end(_refusal(cap))
+
+    # ---- life ----------------------------------------------------------------------------------------------------
 
     async def settled(self) -> None:
         """Return when nothing is asked of Redis any more; who asks anew is not waited for."""
@@ -316,45 +310,12 @@ class Connections:
         await self._whole.settled()
 
     async def close(self) -> None:
-        """Give all seats back, so that other nodes need not wait until they lapse."""
+        """Give all seats back, so that other nodes need not wait until they are free by themselves."""
         await self.settled()
-        for seat in [seat for seats in self._seats.values() for seat in seats.values()]:
-            self.release(seat)
-        await self._tell(only_freed=True)
-
-
-class _Told:
-    """What is told of one tenant's plan."""
-
-    __slots__ = ("cap", "freed", "held", "key")
-
-    def __init__(self, key: Key, cap: int, freed: list[str], held: list[str]) -> None:
-        self.key = key
-        self.cap = cap
-        self.freed = freed
-        self.held = held
-
-    def __len__(self) -> int:
-        return len(self.freed) + len(self.held)
-
-
-def _batches(wanted: list[_Told]) -> Iterator[list[_Told]]:
-    """By shard, none so large that Redis would keep others waiting."""
-    wanted.sort(key=lambda one: _shard(one.key))
-    for _, group in itertools.groupby(wanted, key=lambda one: _shard(one.key)):
-        batch: list[_Told] = []
-        size = 0
-        for one in group:
-            if batch and (size + len(one) > MEMBERS_AT_ONCE or len(batch) >= KEYS_AT_ONCE):
-                yield batch
-                batch, size = [], 0
-            batch.append(one)
-            size += len(one)
-        yield batch
-
-
-def _spelt(batch: list[_Told]) -> bytes:
-    return msgspec.msgpack.encode([(one.cap, one.freed, one.held) for one in batch])
+        for held in list(self._seats):
+            for seat in list(held.seats.values()):
+                self.release(seat)
+        await self._each(self._leave, [Call([shard.here], [self._node]) for shard in self._seats.shards])
 
 
 def _ms(seconds: float) -> int:
@@ -366,19 +327,3 @@ def _refusal(cap: int) -> TooManyConnections:
     return TooManyConnections(
         f"The plan allows {cap} open read{plural} at a time, over all protocols and nodes.", retry_after_ms=RETRY_MS
     )
-
-
-@lru_cache(maxsize=65_536)
-def _shard(key: Key) -> int:
-    return part_of(key[0])
-
-
-def _keys(*keys: Key) -> list[str]:
-    """The shard's own key, then theirs, which are all in it; tenants' names stay out of Redis."""
-    return [f"{_PREFIX}:{part_tag(_shard(keys[0]))}:since", *map(_seats_key, keys)]
-
-
-@lru_cache(maxsize=65_536)
-def _seats_key(key: Key) -> str:
-    digest = hashlib.sha256("\0".join(key).encode()).hexdigest()[:32]
-    return f"{_PREFIX}:{part_tag(_shard(key))}:{digest}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from gateway.clock import Clock
@@ -14,8 +15,9 @@ from gateway.limits.breaker import Away, Breaker
 from gateway.limits.breakers import Breakers
 from gateway.limits.bucket import MICROSECONDS, Rate
 from gateway.limits.lease import Lease
+from gateway.limits.lending import Given
 from gateway.limits.pace import PLENTY, NarrowPace, Pace
-from gateway.limits.scopes import PACED, of_each_application, of_stream
+from gateway.limits.scopes import PACED, RATES, of_each_application, of_stream
 from gateway.limits.standing import Standing, rate_of
 from gateway.limits.store import Exchange, Store, account_key, name_tag
 from gateway.model import Grant, Plan
@@ -40,7 +42,7 @@ class Limiter:
         self.exchanges = 0
         self._store = store
         self._breaker = breaker
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._accounts: dict[tuple[str, str], Account] = {}
         self._numbers = itertools.count(1)
         self._waiting: dict[Account, None] = {}
@@ -50,6 +52,7 @@ class Limiter:
         self._ticking: asyncio.TimerHandle | None = None
         self._lenders: dict[Breaker, PartLender] = {}
         self._free = _unlimited()
+        self._silent_until_us = 0
         breaker.on_change.append(self._change)
 
     # ---- for the engine and the edges ----------------------------------------------------------------------------
@@ -98,14 +101,29 @@ class Limiter:
         lease = account.lease(limit, limit, told)
         return await account.take(lease)
 
-    def standing(self, tenant: str, plan: Plan) -> list[Standing]:
-        """How the tenant stands with the rates of the plan, as far as this node knows without asking."""
+    def wait_ms(self, tenant: str, plan: Plan, limit: str = REQUESTS) -> int:
+        """What ``take`` would say where there is nothing to take; 0 where there may be something, or nobody knows.
+
+        Never waits, and takes nothing.
+        """
         account = self._accounts.get((tenant, plan.name))
-        return [
-            _standing(limit, told, None if account is None else account.leases.get(limit), self.now_us())
-            for limit in (REQUESTS, *PACED)
-            for told in [rate_of(plan.limits, limit)]
-        ]
+        lease = None if account is None else account.leases.get(limit)
+        if account is None or lease is None or self._breaker.of(account.key).is_open is not lease.is_alone:
+            return 0
+        now_us = self.now_us()
+        lease.ripen(now_us=now_us)
+        if lease.left > 0 or not lease.is_over(now_us=now_us):
+            return 0
+        lease.is_wanted = True
+        account.mark()
+        return max(1, math.ceil(lease.resume_in_us(now_us=now_us) / 1000))
+
+    def standing(self, tenant: str, plan: Plan, limits: Sequence[str] = RATES) -> list[Standing]:
+        """How the tenant stands with these rates of the plan, as far as this node knows without asking."""
+        account = self._accounts.get((tenant, plan.name))
+        leases = {} if account is None else account.leases
+        now_us = self.now_us()
+        return [_standing(limit, rate_of(plan.limits, limit), leases.get(limit), now_us) for limit in limits]
 
     def accounts(self) -> Iterator[Account]:
         """Those that this node knows now."""
@@ -134,7 +152,7 @@ class Limiter:
 
     def now_us(self) -> int:
         """See ``Lender``."""
-        return int(self._clock.monotonic() * MICROSECONDS)
+        return int(self._monotonic() * MICROSECONDS)
 
     def nodes(self) -> int:
         """See ``Lender``."""
@@ -187,7 +205,12 @@ class Limiter:
                 batch = list(itertools.islice(self._waiting, _AT_ONCE))
                 for account in batch:
                     del self._waiting[account]
-                await self._exchange(batch)
+                try:
+                    await self._exchange(batch)
+                except Exception:  # noqa: BLE001 - those who wait must not wait for ever, nor those behind them
+                    self._complain("limits could not be asked for")
+                    for account in batch:
+                        self._answer(account, Away())
         finally:
             self._lending = None
 
@@ -197,18 +220,27 @@ class Limiter:
             asks = account.question(next(self._numbers))
             exchanges.append(Exchange(account.key, account.number, asks))
         self.exchanges += len(exchanges)
+        for account, given in zip(batch, await self._store.lend(exchanges), strict=True):
+            self._answer(account, given)
+
+    def _answer(self, account: Account, given: list[Given] | Away) -> None:
         try:
-            answers = await self._store.lend(exchanges)
-        except Exception:
-            # Whatever it was, those who wait must not wait for ever.
-            for account in batch:
-                account.unanswered()
-            raise
-        for account, given in zip(batch, answers, strict=True):
-            if isinstance(given, Away):
-                account.unanswered()
-            else:
+            if not isinstance(given, Away):
                 account.answer(given)
+                return
+        except Exception:  # noqa: BLE001 - the others of the batch have answers too
+            self._complain("an answer about limits could not be taken")
+        try:
+            account.unanswered()
+        except Exception:  # noqa: BLE001 - as above
+            self._complain("limits could not be given up")
+
+    def _complain(self, what: str) -> None:
+        """One line now and then: what goes wrong for one may go wrong for ten thousand, twenty times a second."""
+        now_us = self.now_us()
+        if now_us >= self._silent_until_us:
+            self._silent_until_us = now_us + int(SWEEP_SECONDS * MICROSECONDS)
+            log.exception(what)
 
     def _change(self) -> None:
         """The breaker opened or closed. Who waits is looked after in another way now; the others see it in time."""

@@ -121,24 +121,27 @@ class Line:
             self._turns_us = now_us
         count, woken = len(self.waiting), list[Waiter]()
         skipped: deque[Waiting] = deque()
+        # Turns only take: what was not there for one is not there for the next who needs the same.
+        spent: set[Needs] = set()
         self._rounds += 1
         # Who is far behind others that get nothing is looked at now and then: he may wait for something else.
         most_skipped = count if self._rounds % _ROUNDS == 0 else _SKIPPED
         while self.waiting and len(skipped) < most_skipped:
             read = self.waiting.popleft()
-            if self._give_turn(read, count):
+            needs = read.needs()
+            if needs not in spent and self._give_turn(read, needs, count):
                 waiter, read.waiter = read.waiter, None
                 if waiter is not None:
                     woken.append(waiter)
             else:
+                spent.add(needs)
                 skipped.append(read)
         self.waiting.extendleft(reversed(skipped))
         self.is_crowded = bool(self.waiting or self._turns)
         for waiter in woken:
             waiter.wake()
 
-    def _give_turn(self, read: Waiting, count: int) -> bool:
-        needs = read.needs()
+    def _give_turn(self, read: Waiting, needs: Needs, count: int) -> bool:
         free = free_bytes = None
         is_scarce = False
         for lease in needs[0]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from datetime import UTC, datetime
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
 Length = Literal["day", "month"]
+LONGEST_WAIT_MS: Final = 86_400_000
+"""What a client is told to wait at most, though a period may last longer: a browser's timer of more than 24.8 days ends
+at once, and whoever is given more meanwhile should not have to wait for the month to end."""
 
 
 class Period(NamedTuple):
@@ -27,6 +31,11 @@ def period_of(length: Length, zone: ZoneInfo, *, now: float) -> Period:
         return Period(f"{year:04d}-{month:02d}-{day:02d}", _midnight(year, month, day, zone), ends_at)
     following = (year + 1, 1) if month == 12 else (year, month + 1)
     return Period(f"{year:04d}-{month:02d}", _midnight(year, month, 1, zone), _midnight(*following, 1, zone))
+
+
+def wait_ms(ends_at: float, *, now: float) -> int:
+    """When a client whose period ends at ``ends_at`` (epoch seconds) should come back, in milliseconds from now."""
+    return min(LONGEST_WAIT_MS, max(1_000, math.ceil((ends_at - now) * 1000)))
 
 
 def _midnight(year: int, month: int, day: int, zone: ZoneInfo) -> float:

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 from gateway.clock import Clock
 from gateway.errors import QuotaExceeded
 from gateway.limits.pace import Waiter
-from gateway.limits.period import Length, Period, period_of
+from gateway.limits.period import Length, Period, period_of, wait_ms
 from gateway.limits.standing import Standing, count_of
 from gateway.units import format_rfc3339
 
@@ -178,11 +178,10 @@ class Share:
     def exceeded(self) -> QuotaExceeded:
         """The refusal, with the moment from which there is a new quota."""
         resets_at = self.period.ends_at
-        wait_ms = max(1_000, math.ceil((resets_at - self._clock.now()) * 1000))
         unit, _, length = self.key.name.partition("_per_")
         return QuotaExceeded(
             f"The plan's {self.limit} {unit} of this {length} are used up.",
-            retry_after_ms=wait_ms,
+            retry_after_ms=wait_ms(resets_at, now=self._clock.now()),
             extensions={
                 "limit": self.limit,
                 "unit": self.key.name,

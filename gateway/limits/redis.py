@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -15,7 +14,6 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from gateway.errors import ConfigurationProblems
 from gateway.limits.parts import PARTS, part_tag
 from gateway.limits.routed import Routed
 from gateway.limits.topology import (
@@ -27,6 +25,7 @@ from gateway.limits.topology import (
     Topology,
     parse_address,
 )
+from gateway.pem import PemFiles
 
 TIMEOUT_SECONDS: Final = 0.1
 """For a connection and for an answer. The library's own default blocks one call for a minute."""
@@ -36,33 +35,7 @@ PROBE_CHANNEL: Final = "gateway:{nodes}:probe"
 _TRY: Final = "return redis.call('SET', KEYS[1], 'check', 'PX', 1000)"
 
 Mode = Literal["single", "sentinel", "cluster"]
-
-
-@dataclass(frozen=True, slots=True)
-class RedisFiles:
-    """PEM files for ``rediss``. Without ``ca`` the machine's authorities count; without ``cert`` none is shown."""
-
-    ca: str | None = None
-    cert: str | None = None
-    key: str | None = None
-
-    def check(self) -> None:
-        """Read them all. Raises ConfigurationProblems."""
-        problems = []
-        context = ssl.create_default_context()
-        if self.ca is not None:
-            try:
-                context.load_verify_locations(self.ca)
-            except OSError as error:
-                problems.append(f"redis.ssl_ca_file: {self.ca} is not a PEM file of certificates ({error})")
-        if self.cert is not None:
-            try:
-                context.load_cert_chain(self.cert, self.key, password=_no_password)
-            except (OSError, ValueError) as error:
-                pair = f"{self.cert} with {self.key}"
-                problems.append(f"redis.ssl_cert_file and ssl_key_file: {pair} cannot be used ({error})")
-        if problems:
-            raise ConfigurationProblems(problems)
+_NO_FILES: Final = PemFiles()
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +61,7 @@ class RedisLink:
         nodes: Sequence[str] = (),
         service: str = "",
         sentinel_user: SentinelUser = SentinelUser(),
-        files: RedisFiles = RedisFiles(),
+        files: PemFiles = _NO_FILES,
         timeout_seconds: float = TIMEOUT_SECONDS,
     ) -> None:
         """``nodes``: sentinels, or further servers of a cluster. ``service``: what sentinels call the master."""
@@ -169,7 +142,7 @@ class RedisLink:
         await self.client.aclose()
 
 
-def _options(url: str, files: RedisFiles, *, timeout_seconds: float) -> dict[str, Any]:
+def _options(url: str, files: PemFiles, *, timeout_seconds: float) -> dict[str, Any]:
     options: dict[str, Any] = {
         "connection_class": Connection,
         "socket_timeout": timeout_seconds,
@@ -194,8 +167,3 @@ def _name(url: str, mode: Mode, addresses: Sequence[Address], service: str) -> s
         return f"{parts.scheme}://{service} (sentinels {', '.join(map(str, addresses))})"
     host = parts.path if parts.scheme == "unix" else parts.netloc.rpartition("@")[2]
     return f"{parts.scheme}://{', '.join([host, *map(str, addresses)])}"
-
-
-def _no_password() -> str:
-    # Asked for where the key is encrypted: without it OpenSSL would ask the terminal.
-    raise ValueError("the private key is encrypted")

@@ -5,12 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 from gateway.units import format_rfc3339
 
 DRAFT: Final = "draft-ietf-httpapi-ratelimit-headers-11"
 """What the fields follow; policies are named as in the catalog."""
+
+_MOST: Final = 999_999_999_999_999
+"""RFC 9651 has no larger integer. What is above it is told as this much: nobody meets the difference."""
 
 _UNITS: Final = {
     "requests": "",
@@ -65,16 +69,27 @@ def fields(standings: Iterable[Standing]) -> list[tuple[bytes, bytes]]:
     for one in standings:
         if one.limit is None:
             continue
-        quota, window = _policy(one)
-        policies.append(f'"{one.name}";q={quota}{_UNITS[one.unit]}' + (f";w={window}" if window is not None else ""))
+        policies.append(_policy_of(one.name, one.limit, one.window_seconds, one.burst))
         if one.remaining is not None:
-            states.append(f'"{one.name}";r={max(0, one.remaining)}' + _window_of(one))
+            states.append(f'"{one.name}";r={_told(one.remaining)}' + _window_of(one))
     found: list[tuple[bytes, bytes]] = []
     if policies:
         found.append((b"ratelimit-policy", ", ".join(policies).encode("ascii")))
     if states:
         found.append((b"ratelimit", ", ".join(states).encode("ascii")))
     return found
+
+
+@lru_cache(maxsize=1024)
+def _policy_of(name: str, limit: int | float, window_seconds: float | None, burst: int | float | None) -> str:
+    """The policy's own item: the same for all who have the plan."""
+    standing = Standing(name, limit, window_seconds, burst)
+    quota, window = _policy(standing)
+    return f'"{name}";q={_told(quota)}{_UNITS[standing.unit]}' + (f";w={_told(window)}" if window is not None else "")
+
+
+def _told(number: int) -> int:
+    return min(_MOST, max(0, number))
 
 
 def _policy(standing: Standing) -> tuple[int, int | None]:
@@ -93,7 +108,7 @@ def _window_of(standing: Standing) -> str:
     if standing.limit and standing.burst is not None:
         return f";t={math.ceil(1 / standing.limit)}"
     seconds = standing.resets_in_seconds
-    return "" if seconds is None else f";t={max(0, math.ceil(seconds))}"
+    return "" if seconds is None else f";t={_told(math.ceil(seconds))}"
 
 
 def spelt(standing: Standing) -> dict[str, Any]:

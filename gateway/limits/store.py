@@ -43,12 +43,19 @@ def account_key(tenant: str, plan: str) -> str:
 
 
 class Script:
-    """A Lua file beside this module. ``repeatable``: run twice with the same arguments it counts once."""
+    """A Lua file beside this module. ``repeatable``: run twice with the same arguments it counts once.
 
-    def __init__(self, name: str, *, repeatable: bool = False) -> None:
-        self.text = resources.files("gateway.limits").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    ``after``: a file that it goes on from.
+    """
+
+    def __init__(self, name: str, *, repeatable: bool = False, after: str | None = None) -> None:
+        self.text = "".join(_read_lua(one) for one in (after, name) if one is not None)
         self.sha = hashlib.sha1(self.text.encode("utf-8"), usedforsecurity=False).hexdigest()
         self.repeatable = repeatable
+
+
+def _read_lua(name: str) -> str:
+    return resources.files("gateway.limits").joinpath("lua", f"{name}.lua").read_text("utf-8")
 
 
 class Call(NamedTuple):

@@ -76,6 +76,12 @@ class AuditStore:
             for row in connection.execution_options(yield_per=1000).execute(wanted):
                 yield Delivery(*row)
 
+    def is_known(self, *, tenant: str, stream: str) -> bool:
+        """Whether there is any evidence of a stream that went to a tenant."""
+        wanted = sa.select(DELIVERIES.c.number).where(DELIVERIES.c.tenant == tenant, DELIVERIES.c.stream == stream)
+        with self._reading() as connection:
+            return connection.execute(wanted.limit(1)).first() is not None
+
     def sums(self, *, tenant: str, start: int, end: int) -> dict[Whom, Audited]:
         """What is proved for a tenant in these epoch seconds, by whom it went through and to."""
         table, slack = DELIVERIES, SLACK_SECONDS

@@ -13,6 +13,7 @@ from gateway.metering.audit_store import AuditStore
 from gateway.metering.audit_tables import UPKEEP
 from gateway.metering.drifts import Drifts
 from gateway.metering.ledger import Ledger
+from gateway.metering.ledger_rows import halves, joined
 from gateway.metering.reconcile import SLACK_SECONDS, Drift, Metered, Whom, compare
 from gateway.metering.rollup import DAY, RollUp, ZoneOf
 from gateway.metering.tables import CELLS, LINES, SOURCES
@@ -22,6 +23,8 @@ SETTLE_SECONDS: Final = 300
 """A day is looked at so long after its end: processes write their notes down every few seconds."""
 
 LIVE: Final = "live"
+_RECORDS: Final = ("records", "replayed_records", "filtered_records", "hidden_records")
+"""Those that were delivered, and then those that were not."""
 
 
 class UsageChores:
@@ -108,8 +111,7 @@ class UsageChores:
         wanted = (
             sa.select(
                 *names,
-                sa.func.sum(CELLS.c.records + CELLS.c.replayed_records),
-                sa.func.sum(CELLS.c.filtered_records + CELLS.c.hidden_records),
+                *(half for name in _RECORDS for half in halves(CELLS.c[name])),
             )
             .join_from(LINES, CELLS, CELLS.c.line == LINES.c.id)
             .join(SOURCES, CELLS.c.source == SOURCES.c.id)
@@ -117,7 +119,8 @@ class UsageChores:
             .group_by(*names)
         )
         with self._reading() as connection:
-            return {Whom(*row[:5]): Metered(int(row[5]), int(row[6])) for row in connection.execute(wanted)}
+            found = ((row, tuple(joined(row[5:]))) for row in connection.execute(wanted))
+            return {Whom(*row[:5]): Metered(sum(counts[:2]), sum(counts[2:])) for row, counts in found}
 
     def of_process(self, source: str, *, start: int, end: int) -> dict[tuple[str, Transport], int] | None:
         """Records of one process within these epoch seconds, by stream and protocol; None: it has not told all yet."""
@@ -126,14 +129,14 @@ class UsageChores:
             return None
         names = (LINES.c.stream, LINES.c.transport)
         wanted = (
-            sa.select(*names, sa.func.sum(CELLS.c.records + CELLS.c.replayed_records))
+            sa.select(*names, *(half for name in _RECORDS[:2] for half in halves(CELLS.c[name])))
             .join_from(LINES, CELLS, CELLS.c.line == LINES.c.id)
             .join(SOURCES, CELLS.c.source == SOURCES.c.id)
             .where(SOURCES.c.source == source, CELLS.c.bucket >= start, CELLS.c.bucket < end)
             .group_by(*names)
         )
         with self._reading() as connection:
-            return {(row[0], row[1]): int(row[2]) for row in connection.execute(wanted)}
+            return {(row[0], row[1]): sum(joined(row[2:])) for row in connection.execute(wanted)}
 
     def note(self, drifts: Iterable[Drift], *, now: float) -> list[Drift]:
         """What was found elsewhere."""

@@ -88,6 +88,8 @@ class Collector:
         self._refused = 0
         self._lag: int | None = None
         self._trouble: str | None = None
+        self._is_held_up = False
+        self._said: str | None = None
         self._well_at = clock.monotonic()
 
     def status(self) -> CollectorStatus:
@@ -104,23 +106,32 @@ class Collector:
                 self._is_leader = await self._run(self._ledger.take_lease, self._holder, seconds=LEASE_SECONDS)
                 if self._is_leader:
                     await self._follow()
+                self._is_held_up = False
                 self._be_well()
             except LeaseLost:
                 self._is_leader = False
             except FromTheFuture as fault:
                 # Another process, which knows it, takes over; until then nothing is passed over.
                 self._trouble = f"a newer gateway wrote into topic {self._topic}: {fault}"
+                self._is_held_up = True
+                self._say(f"usage is not taken into the ledger: {self._trouble}")
                 await self._let_go()
                 await asyncio.sleep(2 * ASK_SECONDS)
             except Unavailable as fault:
                 self._trouble = str(fault)
             except Exception as fault:  # noqa: BLE001 - the next try may go well; a dead reader would say nothing
                 self._trouble = f"{type(fault).__name__}: {fault}"
-                _log.exception("usage could not be taken into the ledger; it is tried again")
+                self._say("usage could not be taken into the ledger; it is tried again", fault=fault)
             await asyncio.sleep(ASK_SECONDS)
 
     def _be_well(self) -> None:
-        self._trouble, self._well_at = None, self._clock.monotonic()
+        self._trouble, self._said, self._well_at = None, None, self._clock.monotonic()
+
+    def _say(self, text: str, *, fault: Exception | None = None) -> None:
+        """Once for each trouble, not each time that it is met again."""
+        if self._said != self._trouble:
+            self._said = self._trouble
+            _log.error(text, exc_info=fault)
 
     async def close(self) -> None:
         """Let another process do it at once."""
@@ -145,9 +156,13 @@ class Collector:
                 now = self._clock.monotonic()
                 if values:
                     positions |= after
+                    self._is_held_up = True
                     self._merged += await self._run(self._take_in, values, place._replace(positions=after))
+                    self._is_held_up = False
                     renewed_at = now
-                self._be_well()
+                if not self._is_held_up:
+                    # To have read nothing says nothing where the same messages were in the way a moment ago.
+                    self._be_well()
                 if now - renewed_at >= RENEW_SECONDS:
                     renewed_at = now
                     if not await self._run(self._ledger.take_lease, self._holder, seconds=LEASE_SECONDS):

@@ -7,9 +7,9 @@ receiver that knows the ids it has seen counts it once.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from typing import Any, Final
-from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -23,7 +23,13 @@ PREVIEW_TYPE: Final = "streaming-gateway.usage.preview.v1"
 
 BY: Final = OPERATOR_GROUPS
 SOURCE: Final = "urn:streaming-gateway:usage"
-_UTC: Final = ZoneInfo("UTC")
+_LEGAL: Final = r"(?:[A-Za-z0-9._~:/?@!$&'()*+,;=\[\]-]|%[0-9A-Fa-f]{2})"
+_URI_REFERENCE: Final = re.compile(f"{_LEGAL}+(?:#{_LEGAL}*)?")
+
+
+def is_source(text: str) -> bool:
+    """Whether CloudEvents takes it for a source: a URI-reference (RFC 3986) that is not empty."""
+    return _URI_REFERENCE.fullmatch(text) is not None
 
 
 def events(rows: Iterator[Row], *, granularity: str, source: str, complete_until: int) -> Iterator[dict[str, Any]]:

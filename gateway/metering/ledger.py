@@ -6,8 +6,7 @@ usage topic alone, so that a lost one is made again from there.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -16,12 +15,11 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
-from gateway.metering.tables import CELLS, LINES, OFFSETS, SOURCES, STATE
+from gateway.metering.ledger_rows import LINE, ROWS_AT_ONCE, LedgerRows
+from gateway.metering.tables import LINES, OFFSETS, SOURCES, STATE
 from gateway.metering.totals import Message, SourceWord, Totals
-from gateway.usage import BUCKET_SECONDS, MEASURES, Usage, UsageKey
+from gateway.usage import BUCKET_SECONDS, MEASURES
 
-_LINE: Final = ("tenant", "application", "stream", "plan", "revision", "transport", "is_billable")
-_ROWS_AT_ONCE: Final = 5000
 _PARAMETERS_AT_ONCE: Final = 500
 
 Line = tuple[Any, ...]
@@ -51,11 +49,18 @@ class SourceState:
     sequence: int
 
 
-class Ledger:
+class UnreadTopic(NamedTuple):
+    """A topic that a ledger begun anew has not read to the end that it had then, and how many offsets are missing."""
+
+    topic: str
+    missing: int
+
+
+class Ledger(LedgerRows):
     """The ledger in a database that has its schema. Every method blocks; safe to use from several threads."""
 
     def __init__(self, database: Database) -> None:
-        self._reading = database.reading
+        super().__init__(database)
         self._writing = database.writing
         self._is_postgres = database.dialect == "postgresql"
         self._insert: Any = postgresql.insert if self._is_postgres else sqlite.insert
@@ -121,8 +126,8 @@ class Ledger:
             connection.exec_driver_sql(self._upsert, rows)
             return
         # Two rows of one statement must not meet, and these do not: they come out of a dictionary.
-        for first in range(0, len(rows), _ROWS_AT_ONCE):
-            columns = zip(*rows[first : first + _ROWS_AT_ONCE], strict=True)
+        for first in range(0, len(rows), ROWS_AT_ONCE):
+            columns = zip(*rows[first : first + ROWS_AT_ONCE], strict=True)
             connection.exec_driver_sql(self._upsert, tuple(list(column) for column in columns))
 
     def _upsert_of_cells(self) -> str:
@@ -144,7 +149,7 @@ class Ledger:
         missing = sorted(wanted - known.keys())
         for first in range(0, len(missing), _PARAMETERS_AT_ONCE):
             part = missing[first : first + _PARAMETERS_AT_ONCE]
-            rows = [dict(zip(_LINE, line, strict=True)) for line in part]
+            rows = [dict(zip(LINE, line, strict=True)) for line in part]
             connection.execute(self._insert(LINES).on_conflict_do_nothing(), rows)
             of_tenants = LINES.c.tenant.in_({line[0] for line in part})
             for row in connection.execute(sa.select(LINES).where(of_tenants)):
@@ -249,6 +254,28 @@ class Ledger:
             if rows:
                 connection.execute(OFFSETS.insert(), rows)
 
+    def unread(self) -> list[UnreadTopic]:
+        """Topics that hold back what is complete. One that is read no more, since the setting names another, does so
+        until it is read after all or given up."""
+        missing = sa.func.sum(OFFSETS.c.target - OFFSETS.c.next)
+        wanted = sa.select(OFFSETS.c.topic, missing).where(OFFSETS.c.next < OFFSETS.c.target)
+        with self._reading() as connection:
+            rows = connection.execute(wanted.group_by(OFFSETS.c.topic).order_by(OFFSETS.c.topic))
+            return [UnreadTopic(topic, int(count)) for topic, count in rows]
+
+    def give_up_topic(self, topic: str, *, by: str, at: str) -> bool:
+        """An operator says that what was not read of a topic will not be; the audit log gets it too.
+
+        False: nothing of such a topic is missing. ``at`` is RFC 3339.
+        """
+        missing = {one.topic: one.missing for one in self.unread()}
+        if topic not in missing:
+            return False
+        with self._writing() as connection:
+            connection.execute(OFFSETS.update().where(OFFSETS.c.topic == topic).values(target=0))
+            append(connection, Entry(at, by, "usage.topic.lost", topic, {"missing": missing[topic]}, {"state": "lost"}))
+        return True
+
     # ---- sources -------------------------------------------------------------------------------------------------
 
     def register(self, word: SourceWord) -> None:
@@ -303,77 +330,6 @@ class Ledger:
         if not known or is_behind:
             return 0
         return int(now) if through is None else min(int(through), int(now))
-
-    # ---- what comes out ------------------------------------------------------------------------------------------
-
-    def cells(self, *, tenant: str | None, start: int, end: int) -> Iterator[tuple[UsageKey, int, Usage]]:
-        """Usage that begins within ``start`` ≤ bucket < ``end`` (epoch seconds), of a tenant or of all: whose, for how
-        many seconds from ``bucket`` on, how much over all sources. In the order of keys; memory does not grow with
-        their number."""
-        sums = [sa.cast(sa.func.sum(CELLS.c[name]), sa.BigInteger) for name in MEASURES]
-        about = [LINES.c[name] for name in _LINE]
-        wanted = (
-            sa.select(*about, CELLS.c.bucket, CELLS.c.seconds, *sums)
-            .join_from(LINES, CELLS, CELLS.c.line == LINES.c.id)
-            .where(CELLS.c.bucket >= start, CELLS.c.bucket < end)
-            .group_by(*about, CELLS.c.bucket, CELLS.c.seconds)
-            .order_by(*about, CELLS.c.bucket, CELLS.c.seconds)
-        )
-        if tenant is not None:
-            wanted = wanted.where(LINES.c.tenant == tenant)
-        with self._reading() as connection:
-            for row in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(wanted):
-                yield UsageKey(*row[:8]), row[8], Usage(*row[9:])
-
-    def rows(self, *, tenant: str | None, start: int, end: int) -> Iterator[tuple[UsageKey, Usage]]:
-        """``cells`` without their lengths, for those who add them up."""
-        for key, _, usage in self.cells(tenant=tenant, start=start, end=end):
-            yield key, usage
-
-    def sums(self, *, tenant: str, start: int, end: int) -> Iterator[tuple[UsageKey, Usage]]:
-        """A tenant's rows with their buckets added up, each under ``start``: for bills, which need no finer ones."""
-        added = [sa.cast(sa.func.sum(CELLS.c[name]), sa.BigInteger) for name in MEASURES]
-        about = [LINES.c[name] for name in _LINE]
-        wanted = (
-            sa.select(*about, *added)
-            .join_from(LINES, CELLS, CELLS.c.line == LINES.c.id)
-            .where(LINES.c.tenant == tenant, CELLS.c.bucket >= start, CELLS.c.bucket < end)
-            .group_by(*about)
-            .order_by(*about)
-        )
-        with self._reading() as connection:
-            for row in connection.execute(wanted):
-                yield UsageKey._make((*row[:7], start)), Usage(*row[7:])
-
-    def extent(self, *, tenant: str | None) -> tuple[int, int] | None:
-        """When the first and the last cell begin, of a tenant or of all; None: there are none."""
-        wanted = sa.select(sa.func.min(CELLS.c.bucket), sa.func.max(CELLS.c.bucket))
-        if tenant is not None:
-            wanted = wanted.join_from(LINES, CELLS, CELLS.c.line == LINES.c.id).where(LINES.c.tenant == tenant)
-        with self._reading() as connection:
-            first, last = connection.execute(wanted).one()
-        return None if first is None else (int(first), int(last))
-
-    def tenants(self) -> list[str]:
-        """All that have usage, whether the catalog knows them or not."""
-        wanted = sa.select(LINES.c.tenant).distinct().order_by(LINES.c.tenant)
-        with self._reading() as connection:
-            return [row[0] for row in connection.execute(wanted)]
-
-    def digest(self) -> str:
-        """SHA-256 over all cells by source, in their order: the same for two ledgers that say the same."""
-        said = hashlib.sha256()
-        about = [LINES.c[name] for name in _LINE]
-        wanted = (
-            sa.select(*about, CELLS.c.bucket, SOURCES.c.source, CELLS.c.seconds, *(CELLS.c[name] for name in MEASURES))
-            .join_from(CELLS, LINES, CELLS.c.line == LINES.c.id)
-            .join(SOURCES, CELLS.c.source == SOURCES.c.id)
-            .order_by(*about, CELLS.c.bucket, SOURCES.c.source)
-        )
-        with self._reading() as connection:
-            for row in connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(wanted):
-                said.update(repr(tuple(row)).encode())
-        return said.hexdigest()
 
 
 Cells = dict[tuple[str, Line, int], tuple[int, ...]]

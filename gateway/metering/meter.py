@@ -178,6 +178,7 @@ class Meter:
 
     def request(self, grant: Grant, *, transport: Transport = "pull") -> None:
         """One request was answered."""
+        self.roll()
         cell = self._line(grant, transport).present()
         cell.requests += 1
         cell.write()
@@ -208,6 +209,8 @@ class Meter:
         return line
 
     def _open(self, grant: Grant, transport: Transport) -> Line:
+        # A clock that jumps ahead wakes nobody: what begins after that is the new bucket's.
+        self.roll()
         line = self._line(grant, transport)
         line.change(1, self._clock.monotonic())
         return line
@@ -254,6 +257,8 @@ class Meter:
         if bucket <= self.bucket:
             return False
         now = self._clock.monotonic()
+        # A cell that is forgotten with its bucket has been written before.
+        self.flush()
         self._pay_debts()
         for key, line in list(self._lines.items()):
             line.touch(now)

@@ -24,6 +24,9 @@ from gateway.metering.slab import Slab
 from gateway.status import MeteringStatus
 
 PUBLISH_SECONDS: Final = 1.0
+ROLL_SECONDS: Final = 1.0
+"""How long a jump of the clock over the end of a bucket may stay unnoticed, whether Kafka is there or not."""
+
 LOOK_SECONDS: Final = 2.0
 """How often orphans are looked for, and whether the ledger has what waits to be forgotten."""
 
@@ -81,6 +84,8 @@ class Metering:
         self._clock = clock
         self._source = source or uuid4()
         self._trouble: str | None = None
+        self._is_refused = False
+        self._is_kept = True
         self._is_topic_sure = False
         self._is_registered = False
         self._known: Place | None = None
@@ -103,10 +108,19 @@ class Metering:
         try:
             return Slab.create(self._directory, source=self._source, now=self._clock.now())
         except OSError as error:
-            if self._trouble is None:
-                _log.error("usage cannot be kept in %s: %s; a crash loses it", self._directory, error)
             self._trouble = f"no slab in {self._directory}: {error.strerror or error}"
+            self._tell_kept(self._trouble)
             return None
+
+    def _tell_kept(self, trouble: str | None) -> None:
+        """Once each time that it changes."""
+        if (trouble is None) == self._is_kept:
+            return
+        self._is_kept = trouble is None
+        if trouble is None:
+            _log.info("usage is kept in %s again", self._directory)
+        else:
+            _log.error("usage cannot be kept on disk, and a crash loses it: %s", trouble)
 
     def tasks(self) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         """What has to run, by name, each until cancelled."""
@@ -127,7 +141,7 @@ class Metering:
 
     async def _roll(self) -> None:
         while True:
-            await asyncio.sleep(max(0.001, min(self.meter.until_roll(), 60.0)))
+            await asyncio.sleep(max(0.001, min(self.meter.until_roll(), ROLL_SECONDS)))
             self.meter.roll()
 
     async def _publish(self) -> None:
@@ -160,6 +174,7 @@ class Metering:
                 self._tell(fault)
                 raise
             self._published_at = self._clock.monotonic()
+            self._is_refused = False
 
     async def _ensure_topic(self) -> None:
         """At the start, and again after every fault: a topic may be deleted."""
@@ -175,7 +190,8 @@ class Metering:
     def _tell(self, fault: Exception) -> None:
         text = str(fault)
         # That Kafka is away is told by its own check; that somebody has to give us a right, only here.
-        if isinstance(fault, AccessDenied) and text != self._trouble:
+        self._is_refused = isinstance(fault, AccessDenied)
+        if self._is_refused and text != self._trouble:
             _log.error("usage is not published, and waits in its slab: %s", text)
         self._trouble = text
 
@@ -205,15 +221,14 @@ class Metering:
 
     def _mend(self) -> None:
         meter = self.meter
-        was_healthy = meter.healthy()
+        self._tell_kept(meter.trouble)
         if meter.slab is None:
             slab = self._new_slab()
             if slab is not None:
                 meter.use(slab)
         else:
             meter.mend()
-        if meter.healthy() and not was_healthy:
-            _log.info("usage is kept in %s again", self._directory)
+        self._tell_kept(meter.trouble)
 
     async def _settle(self) -> None:
         publisher, orphans = self._publisher, self._orphans
@@ -294,7 +309,8 @@ class Metering:
             return f"{self.meter.trouble}; what is counted would be lost with the process"
         if self._publisher is None:
             return "there is no Kafka cluster to keep usage in"
-        if late > LATE_SECONDS:
+        # What nobody gives a right for does not pass by itself.
+        if late > LATE_SECONDS or self._is_refused:
             return f"not published for {late:.0f} s: {self._trouble}"
         if self.meter.ahead_seconds > 0:
             return f"the clock was set back {self.meter.ahead_seconds:.0f} s behind what is counted"

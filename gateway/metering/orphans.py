@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
+from contextlib import ExitStack
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,17 @@ from typing import Final
 from gateway.clock import Clock
 from gateway.metering.publish import Producer, Reached, partition_for
 from gateway.metering.slab import PART_SUFFIX, SUFFIX, HeldSlab, SlabContent, SlabUnusable
-from gateway.metering.totals import CELLS_A_MESSAGE, VERSION, CellTotals, Message, SourceWord, Totals, encode
+from gateway.metering.totals import (
+    CELLS_A_MESSAGE,
+    VERSION,
+    CellTotals,
+    Message,
+    SourceWord,
+    Totals,
+    Undecodable,
+    decode,
+    encode,
+)
 from gateway.usage import Usage, UsageKey
 
 MESSAGES_AT_ONCE: Final = 500
@@ -41,29 +52,54 @@ class Orphans:
         self._clock = clock
         self._node = node
         self._adopted: dict[Path, Adopted] = {}
+        self._left: dict[Path, str] = {}
         self.counts = {"adopted": 0, "removed": 0, "set_aside": 0}
 
     def __len__(self) -> int:
         return len(self._adopted)
 
     def look(self) -> None:
-        """Take up what nobody holds. What cannot be read is set aside under another name and never counted."""
-        for path in sorted(self._directory.glob(f"*{PART_SUFFIX}")):
-            held = HeldSlab.take(path)
-            if held is not None:
-                # Its process was killed before it could count anything.
-                held.remove()
-        for path in sorted(self._directory.glob(f"*{SUFFIX}")):
-            held = None if path in self._adopted else HeldSlab.take(path)
-            if held is None:
-                continue
+        """Take up what nobody holds. What cannot be read is set aside under another name and never counted; what cannot
+        be opened is left where it is. Each is told once, and none keeps the others waiting."""
+        there = {*self._directory.glob(f"*{PART_SUFFIX}"), *self._directory.glob(f"*{SUFFIX}")}
+        for path in sorted(there - self._adopted.keys()):
             try:
-                self._adopted[path] = Adopted(held, held.read())
-                self.counts["adopted"] += 1
+                (self._look_at_part if path.name.endswith(PART_SUFFIX) else self._look_at)(path)
+            except Exception as fault:  # noqa: BLE001 - whatever is wrong with one, the others are somebody's usage
+                self._leave(path, fault)
+            else:
+                self._left.pop(path, None)
+        self._left = {path: why for path, why in self._left.items() if path in there}
+
+    def _look_at_part(self, path: Path) -> None:
+        held = HeldSlab.take(path)
+        if held is not None:
+            # Its process was killed before it could count anything.
+            held.remove()
+
+    def _look_at(self, path: Path) -> None:
+        held = HeldSlab.take(path)
+        if held is None:
+            return
+        with ExitStack() as letting_go:
+            letting_go.callback(held.close)
+            try:
+                content = held.read()
+                _check(content, node=self._node)
             except SlabUnusable as fault:
                 aside = held.set_aside()
                 self.counts["set_aside"] += 1
                 _log.error("the slab %s is not counted: %s; it is kept as %s", path.name, fault, aside.name)
+                return
+            letting_go.pop_all()
+        self._adopted[path] = Adopted(held, content)
+        self.counts["adopted"] += 1
+
+    def _leave(self, path: Path, fault: Exception) -> None:
+        why = fault.strerror if isinstance(fault, OSError) and fault.strerror else str(fault) or type(fault).__name__
+        if self._left.get(path) != why:
+            self._left[path] = why
+            _log.error("%s is not counted, and left where it is: %s", path, why)
 
     async def publish(self) -> None:
         """Tell the totals of those that were taken up, and that nothing more will come of them. Raises Unavailable."""
@@ -103,6 +139,15 @@ class Orphans:
         for one in self._adopted.values():
             one.held.close()
         self._adopted.clear()
+
+
+def _check(content: SlabContent, *, node: str) -> None:
+    """Raises SlabUnusable where the ledger would not take what it says."""
+    for message in messages_of(content, node=node, now=0):
+        try:
+            decode(encode(message))
+        except Undecodable as fault:
+            raise SlabUnusable(f"it holds what no gateway counts: {fault}") from fault
 
 
 def messages_of(content: SlabContent, *, node: str, now: int) -> Iterable[Message]:

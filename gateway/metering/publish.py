@@ -14,6 +14,7 @@ from gateway.clock import Clock
 from gateway.metering.cells import Group
 from gateway.metering.meter import Meter
 from gateway.metering.totals import VERSION, Message, SourceState, SourceWord, encode
+from gateway.usage import BUCKET_SECONDS
 
 WORD_EVERY_SECONDS: Final = 5.0
 """How often an idle source says that it is complete; a busy one says so each time."""
@@ -73,8 +74,7 @@ class Publisher:
         meter, now = self._meter, self._clock.monotonic()
         # Everything that was delivered before this moment is in the totals that are taken here; and where it is past
         # the end of a bucket, nothing is counted in that any more.
-        moment = int(self._clock.now())
-        meter.roll()
+        moment = self._roll()
         meter.sweep()
         self._say_again(now)
         groups = meter.take_dirty()
@@ -83,11 +83,16 @@ class Publisher:
         await self._tell(groups, moment, "live")
         self._told_at = now
 
+    def _roll(self) -> int:
+        """The present moment, and nothing is counted any more in a bucket that is over by then."""
+        moment = int(self._clock.now())
+        self._meter.roll()
+        return min(moment, self._meter.bucket + BUCKET_SECONDS)
+
     async def finish(self) -> None:
         """After the last delivery: tell what is left, and that nothing more will come. Raises Unavailable."""
         meter = self._meter
-        moment = int(self._clock.now())
-        meter.roll()
+        moment = self._roll()
         meter.close()
         await self._tell(meter.take_dirty(), moment, "ended")
 

@@ -13,8 +13,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from gateway.errors import InvalidParameter, UnknownParameter
-from gateway.metering.grain import GRANULARITIES, Grain, Granularity
-from gateway.units import parse_rfc3339
+from gateway.metering.grain import EARLIEST, GRANULARITIES, LATEST, Grain, Granularity
+from gateway.units import format_rfc3339, parse_rfc3339
 
 PARTNER_GROUPS: Final = ("stream", "transport", "application")
 OPERATOR_GROUPS: Final = ("tenant", *PARTNER_GROUPS, "plan")
@@ -58,8 +58,8 @@ def parse_question(
     parameters that the caller reads.
 
     Without ``to``, up to now; without ``from``, from the beginning of the month that ends there, in the zone, or of the
-    present one where ``to`` lies ahead. A stretch that is only begun counts as a whole one. Raises UnknownParameter and
-    InvalidParameter, which name what is allowed.
+    present one where ``to`` lies ahead. A stretch that is only begun counts as a whole one; without ``to``, that of
+    ``from`` must have begun. Raises UnknownParameter and InvalidParameter, which name what is allowed.
     """
     for name in given:
         if name not in (*PARAMETERS, *others):
@@ -68,7 +68,14 @@ def parse_question(
     grain = Grain(_granularity(given.get("granularity", "day")), zone)
     start, end = _moment(given, "from"), _moment(given, "to")
     if end is None:
+        if start is not None and grain.start(start) > now:
+            raise InvalidParameter(
+                f"from={_show(given['from'])} lies ahead, and without to it is asked up to now, "
+                f"{format_rfc3339(int(now) * 1000)}; give an earlier from, or to as well."
+            )
         end = int(now) + 1 if start is None else max(int(now), start) + 1
+    if start is not None and start >= LATEST:
+        raise InvalidParameter(f"from={_show(given['from'])} is not allowed; no calendar here goes so far.")
     if start is None:
         start = Grain("month", zone).start(min(end - 1, int(now)))
     if start >= end:
@@ -124,7 +131,9 @@ def _moment(given: Mapping[str, str], name: str) -> int | None:
         raise InvalidParameter(
             f"{name}={_show(text)} is not allowed; give an RFC 3339 time such as 2026-11-01T00:00:00Z."
         ) from None
-    return millis // 1000 if name == "from" else -(-millis // 1000)
+    moment = millis // 1000 if name == "from" else -(-millis // 1000)
+    # There is no usage beyond them, and no zone's calendar goes further.
+    return min(max(moment, EARLIEST), LATEST)
 
 
 def _limit(given: Mapping[str, Any]) -> int:

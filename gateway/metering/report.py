@@ -49,7 +49,6 @@ UNITS: Final = {
 PARTNER_MEASURES: Final = tuple(name for name in MEASURES if name != "hidden_records")
 """What a row filter hides would tell a partner how much others have."""
 
-COLUMNS: Final = {"units": "units_of_64_kib"}
 _WINDOW_SECONDS: Final[dict[Granularity, int]] = {
     "15m": 86_400,
     "hour": 86_400,
@@ -146,6 +145,9 @@ def _windows(question: Question, extent: Callable[[], tuple[int, int] | None]) -
         at, end = max(at, grain.start(there[0])), min(end, grain.end(there[1]))
     while at < end:
         until = min(end, grain.ceil(at + window))
+        if until <= at:
+            # Where calendars end nothing comes after it.
+            return
         yield at, until
         at = until
 
@@ -182,9 +184,9 @@ def document(
 
 
 def csv_header(question: Question, *, measures: tuple[str, ...] = PARTNER_MEASURES) -> str:
-    """The first line; each column's name says what it is a number of."""
+    """The first line: the columns are a row's members in JSON, in their order."""
     named = [column for name in question.by for column in ((name, "revision") if name == "plan" else (name,))]
-    return csv_lines([["from", "to", *named, "billable", *(COLUMNS.get(name, name) for name in measures)]])
+    return csv_lines([["from", "to", *named, "billable", *measures]])
 
 
 def csv_rows(rows: Iterable[Row], question: Question, *, measures: tuple[str, ...] = PARTNER_MEASURES) -> str:

@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import mmap
 import os
+import stat
 import struct
 import zlib
 from collections import defaultdict
@@ -218,24 +219,39 @@ class HeldSlab:
 
     @classmethod
     def take(cls, path: Path) -> HeldSlab | None:
-        """None where its process lives, somebody else has taken it, or it is gone."""
+        """None where its process lives, somebody else has taken it, or it is gone.
+
+        Raises SlabUnusable for what is no file, which is not touched, and OSError.
+        """
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            _check_kind(path.lstat().st_mode)
+            # It may have become another thing meanwhile: a link is not followed, and a pipe does not wait for anybody.
+            descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return None
         try:
+            seen = os.fstat(descriptor)
+            _check_kind(seen.st_mode)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it before may have removed it, or set it aside, between the opening and the lock.
-            if path.stat().st_ino == os.fstat(descriptor).st_ino:
+            if path.lstat().st_ino == seen.st_ino:
                 return cls(path, descriptor)
         except (BlockingIOError, FileNotFoundError):
             pass
+        except BaseException:
+            os.close(descriptor)
+            raise
         os.close(descriptor)
         return None
 
     def read(self) -> SlabContent:
-        """What it says. Raises SlabUnusable."""
-        return read_slab(self.path.read_bytes())
+        """What it says. Raises SlabUnusable, and OSError."""
+        with os.fdopen(os.dup(self._descriptor), "rb") as file:
+            file.seek(0)
+            content = read_slab(file.read())
+        if self.path.name != f"{content.source}{SUFFIX}":
+            raise SlabUnusable(f"it is a copy of that of {content.source}, which may be counting")
+        return content
 
     def remove(self) -> None:
         """Delete the file and let go."""
@@ -244,15 +260,25 @@ class HeldSlab:
         self.close()
 
     def set_aside(self) -> Path:
-        """Give it another name, under which nobody counts it, and let go."""
+        """Give it another name, under which nobody counts it. Raises OSError."""
         aside = self.path.with_suffix(ASIDE_SUFFIX)
+        number = 1
+        while os.path.lexists(aside):
+            # What was set aside before is evidence too.
+            number += 1
+            aside = self.path.with_suffix(f"{ASIDE_SUFFIX}.{number}")
         self.path.rename(aside)
-        self.close()
         return aside
 
     def close(self) -> None:
         """Let go of it."""
         os.close(self._descriptor)
+
+
+def _check_kind(mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFDIR: "a directory", stat.S_IFLNK: "a symbolic link", stat.S_IFIFO: "a pipe"}
+        raise SlabUnusable(f"it is no file but {kinds.get(stat.S_IFMT(mode), 'something else')}")
 
 
 def read_slab(data: bytes) -> SlabContent:
@@ -267,8 +293,11 @@ def read_slab(data: bytes) -> SlabContent:
     if version != VERSION or cell_bytes != _CELL:
         raise SlabUnusable(f"it is of version {version}, and this gateway knows {VERSION}")
     words = struct.unpack_from(f"={_WORDS}Q", data)
-    if words[_CAPACITY] > len(data) or words[_CAPACITY] < _PAGE:
+    if words[_CAPACITY] > len(data):
         raise SlabUnusable(f"it is cut off: {len(data)} bytes of {words[_CAPACITY]}")
+    if not _is_capacity(words[_CAPACITY]):
+        # Less than there is would leave out what was counted.
+        raise SlabUnusable(f"its header is damaged: no slab is {words[_CAPACITY]} bytes long")
     return SlabContent(
         source=str(UUID(bytes=source)),
         started_at=started_at,
@@ -277,6 +306,15 @@ def read_slab(data: bytes) -> SlabContent:
         complete_through=words[_COMPLETE_THROUGH],
         cells=tuple(_cells(data, words[_CAPACITY])),
     )
+
+
+def _is_capacity(capacity: int) -> bool:
+    """Whether a slab can be so long: a page, and segments that grow."""
+    left, segment = capacity - _PAGE, _SEGMENT
+    while left >= segment:
+        left -= segment
+        segment = min(2 * segment, _LARGEST_SEGMENT)
+    return left == 0 and capacity > _PAGE
 
 
 def _cells(data: bytes, capacity: int) -> Iterator[tuple[UsageKey, Usage]]:
@@ -298,7 +336,7 @@ def _cells(data: bytes, capacity: int) -> Iterator[tuple[UsageKey, Usage]]:
 def _key(text: bytes, at: int) -> UsageKey:
     try:
         return _keys.decode(text)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SlabUnusable(f"the key of the cell at {at} is none: {error}") from error
 
 

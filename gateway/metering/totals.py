@@ -6,20 +6,39 @@ an older one afterwards, changes nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
+from msgspec import Meta
 
 from gateway.model import Transport
-from gateway.usage import MEASURES, Usage, UsageKey
+from gateway.usage import BUCKET_SECONDS, MEASURES, Usage, UsageKey
 
 VERSION: Final = 1
 CELLS_A_MESSAGE: Final = 200
 """What a message holds at most; a tenant with more in one bucket gets several."""
 
-MOST: Final = 2**63 - 1
+MOST: Final = 10**15
+"""What one count may be: a terabyte a second for a quarter of an hour, and thousands of such cells fit into a column of
+64 bits together."""
+
+LATEST: Final = 253_370_678_400
+"""Epoch seconds: no time in a message is after it (the end of the year 9998)."""
+
 SourceState = Literal["live", "ended"]
+Count = Annotated[int, Meta(ge=0, le=MOST)]
+Moment = Annotated[int, Meta(ge=0, le=LATEST)]
+Bucket = Annotated[int, Meta(ge=0, le=LATEST, multiple_of=BUCKET_SECONDS)]
+SequenceNumber = Annotated[int, Meta(ge=0, le=2**53 - 1)]
+Revision = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+ShortName = Annotated[str, Meta(min_length=1, max_length=63)]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+SourceName = Annotated[str, Meta(min_length=1, max_length=36)]
+Node = Annotated[str, Meta(max_length=255)]
+# As long as the ledger's columns, and without what no database or terminal would take for a part of a name.
+_CONTROL: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
 class Undecodable(ValueError):
@@ -33,25 +52,25 @@ class FromTheFuture(Exception):
 class CellTotals(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Everything counted so far under one key; ``counts`` in the order of ``usage.MEASURES``."""
 
-    application: str
-    stream: str
-    plan: str
-    revision: int
+    application: Name
+    stream: Name
+    plan: ShortName
+    revision: Revision
     transport: Transport
     is_billable: bool
-    counts: tuple[int, ...]
+    counts: Annotated[tuple[Count, ...], Meta(min_length=len(MEASURES), max_length=len(MEASURES))]
 
 
 class Totals(msgspec.Struct, frozen=True, tag="usage", tag_field="kind"):
     """All that one source has counted for a tenant in one bucket, or that ``part`` of it."""
 
     v: int
-    source: str
-    sequence: int
-    tenant: str
-    bucket: int
+    source: SourceName
+    sequence: SequenceNumber
+    tenant: ShortName
+    bucket: Bucket
     cells: tuple[CellTotals, ...]
-    part: int = 0
+    part: Annotated[int, Meta(ge=0, le=2**31 - 1)] = 0
 
     @property
     def key(self) -> bytes:
@@ -82,12 +101,12 @@ class SourceWord(msgspec.Struct, frozen=True, tag="source", tag_field="kind"):
     the same partition. One that has ``ended`` delivers nothing more."""
 
     v: int
-    source: str
-    sequence: int
+    source: SourceName
+    sequence: SequenceNumber
     state: SourceState
-    node: str
-    started_at: int
-    complete_through: int
+    node: Node
+    started_at: Moment
+    complete_through: Moment
 
     @property
     def key(self) -> bytes:
@@ -101,7 +120,7 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 class _Version(msgspec.Struct):
-    v: int
+    v: Annotated[int, Meta(ge=1)]
 
 
 _version_decoder = msgspec.json.Decoder(_Version)
@@ -113,16 +132,33 @@ def encode(message: Message) -> bytes:
 
 
 def decode(value: bytes | None) -> Message:
-    """The message. Raises Undecodable, and FromTheFuture for what a newer gateway wrote."""
+    """The message. Raises Undecodable, also for names and numbers that no gateway writes, and FromTheFuture for what a
+    newer one wrote."""
+    value = value or b""
     try:
-        version = _version_decoder.decode(value or b"").v
+        version = _version_decoder.decode(value).v
         if version > VERSION:
             raise FromTheFuture(f"version {version}, and this gateway knows {VERSION}")
-        message = _decoder.decode(value or b"")
+        message = _decoder.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Undecodable(str(error)) from error
-    if isinstance(message, Totals):
-        for cell in message.cells:
-            if len(cell.counts) != len(MEASURES) or not all(0 <= count <= MOST for count in cell.counts):
-                raise Undecodable("counts that are none")
+    except RecursionError as error:
+        raise Undecodable("it is nested too deeply") from error
+    if not _is_plain(value) and any(_CONTROL.search(name) for name in _names(message)):
+        raise Undecodable("a name with control characters")
     return message
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether no text in it can hold a control character: JSON has those as escapes alone, but for a few of them."""
+    return b"\\" not in value and b"\x7f" not in value and value.isascii()
+
+
+def _names(message: Message) -> Iterator[str]:
+    yield message.source
+    if isinstance(message, SourceWord):
+        yield message.node
+        return
+    yield message.tenant
+    for cell in message.cells:
+        yield from (cell.application, cell.stream, cell.plan)

@@ -7,6 +7,7 @@ import enum
 import functools
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httptools
@@ -15,11 +16,12 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import BadRequest, GatewayError, HeadersTooLarge, PayloadTooLarge, RequestTimeout, UriTooLong
-from gateway.ports import WRITER_EXTENSION, DirectWriter
+from gateway.ports import AGAIN_EXTENSION, WRITER_EXTENSION, Answer, AnswerAgain, DirectWriter
+from gateway.server.again import Again, encode_answer, is_head_alone
 from gateway.server.light import LightEvent, LightFlow, LightPipeline
 from gateway.server.refusal import DISCARD_BYTES, encode_refusal, end_output
 from gateway.server.state import ConnectionState, logger
-from gateway.server.writer import TransportWriter
+from gateway.server.writer import TellsItsWriter, TransportWriter
 
 
 class Phase(enum.Enum):
@@ -51,7 +53,7 @@ class _RefusedError(Exception):
     """Leaves a parser callback; the refusal itself waits in the protocol."""
 
 
-class GuardedHttpProtocol(HttpToolsProtocol):
+class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
     """One HTTP connection; a broken bound is answered with a problem where an answer is still possible, and closed.
 
     At most one deadline is armed at a time; ``sweep`` looks at it, so that a request costs no timer.
@@ -61,9 +63,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     # Beyond thirty attributes an instance's dict is shared with no other one's, and five times as large.
     __slots__ = (
         "_abort_at",
+        "_again",
         "_body_bytes",
         "_bounds",
         "_deadline",
+        "_due",
         "_head_bytes",
         "_header_bytes",
         "_phase",
@@ -91,6 +95,9 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         # The request being answered; uvicorn's `cycle` is the one read last, which may be waiting behind it.
         self._running: RequestResponseCycle | None = None
         self._writer: TransportWriter | None = None
+        self._again: Again | None = None
+        # What is decided to be said to the request before and waits for its turn in the lane.
+        self._due: Callable[[], Answer] | None = None
         self._head_bytes = 0
         self._header_bytes = 0
         self._body_bytes = 0
@@ -106,6 +113,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         running, self._running = self._running, None
         writer, self._writer = self._writer, None
+        self._again = None
+        due, self._due = self._due, None
+        if due is not None:
+            # Nobody hears it any more, but it is counted and logged as it is put into words.
+            due()
         super().connection_lost(exc)
         if running is not None:
             _disconnect(running)
@@ -113,17 +125,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if writer is not None:
             writer.lose()
 
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._writer is not None:
-            self._writer.pause()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._writer is not None:
-            self._writer.resume()
-
     def shutdown(self) -> None:
+        self._say_due()
         # A second close() would make asyncio's TLS transport deaf to abort().
         if not self.transport.is_closing():
             super().shutdown()
@@ -137,6 +140,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self._phase is Phase.HEADERS:
             # Headers reach `on_header` only when whole: an endless one is seen here.
             self._head_bytes += len(data)
+        if self._again is not None:
+            self._again.is_spent = False
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -199,9 +204,11 @@ class GuardedHttpProtocol(HttpToolsProtocol):
             raise self._refused(HeadersTooLarge(f"headers take more than {bounds.headers_bytes} bytes"))
         if len(self.headers) >= bounds.header_lines:
             raise self._refused(HeadersTooLarge(f"there are more than {bounds.header_lines} header lines"))
-        super().on_header(name, value)
+        # White space around a value is none of it (RFC 9110 §5.5); the parser takes only what leads it away.
+        super().on_header(name, value.strip(b" \t"))
 
     def on_headers_complete(self) -> None:
+        self._say_due()
         version = self.parser.get_http_version()
         if version not in ("1.0", "1.1"):
             raise self._refused(BadRequest("only HTTP/1.1 and HTTP/1.0 are spoken here"))
@@ -218,6 +225,8 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             if self._should_upgrade():
                 super().on_headers_complete()
+            return
+        if self._again is not None and self._answer_again(version):
             return
         super().on_headers_complete()
         # Its task has not run yet, and no body has come: nobody waits at the event that this one replaces.
@@ -241,7 +250,10 @@ class GuardedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         scope: Any = cycle.scope
-        scope["extensions"] = {WRITER_EXTENSION: functools.partial(self._open_writer, cycle)}
+        scope["extensions"] = {
+            WRITER_EXTENSION: functools.partial(self._open_writer, cycle),
+            AGAIN_EXTENSION: functools.partial(self._keep_again, cycle),
+        }
         if scope["http_version"] == "1.0":
             cycle.chunked_encoding = False
             cycle.expected_content_length = _Unbounded()
@@ -277,9 +289,47 @@ class GuardedHttpProtocol(HttpToolsProtocol):
         one_zero = cycle.scope["http_version"] == "1.0"
         if cycle.scope["method"] == "HEAD" or not (cycle.chunked_encoding or one_zero):
             raise RuntimeError("the direct writer is for bodies of open length")
+        self._again = None
         if self._writer is None:
             self._writer = TransportWriter(self.transport, chunked=not one_zero, paused=self.flow.write_paused)
         return self._writer
+
+    def _keep_again(self, cycle: RequestResponseCycle, answer: AnswerAgain) -> None:
+        """``gateway.ports.KeepAgain`` for one request."""
+        is_last = self._phase is Phase.REQUEST and cycle is self.cycle and cycle.keep_alive
+        if is_last and cycle.scope["method"] == "GET" and is_head_alone(self.headers):
+            self._again = Again(self.url, self.headers, answer)
+
+    def _answer_again(self, version: str) -> bool:
+        """Whether the request whose head is complete has been answered by what came of the one before it."""
+        again = self._again
+        if again is None or version != "1.1" or self.parser.get_method() != b"GET":
+            return False
+        if not again.is_of(self.url, self.headers):
+            self._again = None
+            return False
+        # A client that does not take its answers waits for its turn, as with any other request.
+        if self._running is not None or self.flow.write_paused:
+            return False
+        answer = again.answer()
+        if answer is None:
+            return False
+        self.server_state.total_requests += 1
+        self._due = answer
+        self.server_state.lane.put(self._say_due)
+        if self._due is not None:
+            # Who does not wait for his answer gets no turn more by it.
+            self.flow.pause_reading()
+        return True
+
+    def _say_due(self) -> None:
+        """Answer the request before, where that is still to be done: nothing on this connection overtakes it."""
+        due, self._due = self._due, None
+        if due is not None:
+            self.flow.resume_reading()
+            answer = encode_answer(*due(), default_headers=self.server_state.default_headers)
+            if not self.transport.is_closing():
+                self.transport.write(answer)
 
     def _await_request(self) -> None:
         self._phase = Phase.REQUEST
@@ -323,6 +373,7 @@ class GuardedHttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: GatewayError) -> None:
         """End the connection, with an answer if the refused request is the one whose turn it is and has none yet."""
+        self._say_due()
         if self._phase is Phase.BODY:
             answerable = self._running is self.cycle and not self.cycle.response_started
         else:

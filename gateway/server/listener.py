@@ -80,6 +80,11 @@ class Listener:
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
+    def name(self) -> str:
+        """Which port this is, for operators."""
+        return self._name
+
+    @property
     def port(self) -> int:
         """The bound port, also after the listener has stopped accepting."""
         if self._port is None:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from http import HTTPStatus
 
 from gateway.errors import GatewayError
+from gateway.server.again import encode_answer
 from gateway.transport.problems import problem
 
 DISCARD_BYTES = 1024 * 1024
@@ -16,9 +16,7 @@ DISCARD_BYTES = 1024 * 1024
 def encode_refusal(error: GatewayError, *, date_header: list[tuple[bytes, bytes]]) -> bytes:
     """A whole HTTP/1.1 answer with a problem body, after which the connection closes."""
     status, headers, body = problem(error, correlation_id=uuid.uuid4().hex)
-    lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
-    lines += [b"%s: %s" % header for header in (*date_header, *headers, (b"connection", b"close"))]
-    return b"\r\n".join([*lines, b"", body])
+    return encode_answer(status, [*headers, (b"connection", b"close")], body, default_headers=date_header)
 
 
 def end_output(transport: asyncio.Transport) -> bool:

@@ -6,6 +6,7 @@ import logging
 
 from uvicorn.server import ServerState
 
+from gateway.server.again import Lane
 from gateway.server.bounds import ConnectionBounds
 
 # uvicorn writes request targets, query strings with tickets included, at INFO. Its warnings and errors hold none.
@@ -19,4 +20,5 @@ class ConnectionState(ServerState):
     def __init__(self, bounds: ConnectionBounds, *, write_buffer_high_bytes: int) -> None:
         super().__init__()
         self.bounds = bounds
+        self.lane = Lane()
         self.write_buffer_high_bytes = write_buffer_high_bytes

@@ -25,13 +25,13 @@ from gateway.ports import WRITER_EXTENSION, DirectWriter
 from gateway.server.light import LightEvent, LightQueue
 from gateway.server.refusal import DISCARD_BYTES, encode_refusal, end_output
 from gateway.server.state import ConnectionState, logger
-from gateway.server.writer import TransportWriter
+from gateway.server.writer import TellsItsWriter, TransportWriter
 
 PIECE_BYTES = 1024
 """Input is parsed in pieces of this size: a flood of tiny frames is noticed after hundreds, not tens of thousands."""
 
 
-class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
+class GuardedWebSocketProtocol(TellsItsWriter, WebSocketsSansIOProtocol):
     """One WebSocket connection, from the request that asked for the upgrade on.
 
     What breaks a bound is closed with 1007, 1008 or 1009 and read on for a moment, so that the code arrives.
@@ -70,16 +70,6 @@ class GuardedWebSocketProtocol(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
         if writer is not None:
             writer.lose()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        if self._writer is not None:
-            self._writer.pause()
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._writer is not None:
-            self._writer.resume()
 
     def sweep(self, now: float) -> None:
         """Enforce what is due at ``now`` (``time.monotonic``); called for every connection about once a second."""

@@ -138,3 +138,20 @@ def _tcp_info(connected: Any) -> bytes:
 
 def _drop(data: bytes, /) -> None:
     """Where writes go when nobody hears them; a closed uvloop transport would raise instead."""
+
+
+class TellsItsWriter(asyncio.Protocol):
+    """A connection's protocol as its writer, while there is one, has to hear of the buffer. To be named before the
+    protocol that it adds to."""
+
+    _writer: TransportWriter | None
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._writer is not None:
+            self._writer.pause()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writer is not None:
+            self._writer.resume()

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any, Final, Literal
 from urllib.parse import parse_qsl
 
-from gateway.errors import AmbiguousCredentials, BadRequest, InvalidParameter, UnknownParameter
+from gateway.errors import BadRequest, InvalidParameter, UnknownParameter
 from gateway.model import Transport
 from gateway.units import parse_rfc3339
 
@@ -91,8 +91,6 @@ def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None 
     given = {name: values[0] for name, values in every.items()}
     allowed = EVERYWHERE + (PULL_ONLY if transport == "pull" else BUT_PULL)
     for name in given:
-        if name in ("access_token", "token"):
-            raise AmbiguousCredentials("An access token does not belong into the address; send it as a header.")
         if name in PULL_ONLY and name not in allowed:
             raise InvalidParameter(f"The parameter {name} belongs to HTTP pull only.")
         if name not in allowed:
@@ -112,16 +110,22 @@ def parse_read(query: bytes, *, transport: Transport, last_event_id: str | None 
 
 def parse_nothing(query: bytes) -> None:
     """For addresses without parameters. Raises UnknownParameter."""
-    for name in parse_query(query):
-        raise UnknownParameter(f"The parameter {_show(name)} is not known here; none is.")
+    parse_only(query, ())
+
+
+def parse_only(query: bytes, allowed: tuple[str, ...]) -> dict[str, str]:
+    """The parameters, each once and none but these. Raises UnknownParameter and InvalidParameter."""
+    given = {name: values[0] for name, values in parse_query(query).items()}
+    for name in given:
+        if name not in allowed:
+            told = f"allowed: {', '.join(allowed)}." if allowed else "none is."
+            raise UnknownParameter(f"The parameter {_show(name)} is not known here; {told}")
+    return given
 
 
 def parse_listing(query: bytes) -> tuple[int, str]:
     """A page of a list: most entries (``limit``), and the name to go on behind (``next``, empty at the start)."""
-    given = {name: values[0] for name, values in parse_query(query).items()}
-    for name in given:
-        if name not in LISTING:
-            raise UnknownParameter(f"The parameter {_show(name)} is not known here; allowed: {', '.join(LISTING)}.")
+    given = parse_only(query, LISTING)
     return _whole(given, "limit", 1, 1000, 1000), given.get("next", "")
 
 

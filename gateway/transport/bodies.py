@@ -24,15 +24,18 @@ async def read_body(request: Request) -> bytes:
 
 
 async def read_object(request: Request, allowed: Collection[str]) -> dict[str, Any]:
-    """The request's body as JSON. Raises BadRequest and PayloadTooLarge."""
+    """The request's body as JSON. Where no member is ``allowed``, there need be no body. Raises BadRequest and
+    PayloadTooLarge."""
     data = await read_body(request)
+    if not allowed and not data:
+        return {}
     try:
         body = decode_object(data)
     except Malformed:
         raise BadRequest("The body is not one JSON object with each member once.") from None
     for name in body:
         if name not in allowed:
-            raise BadRequest(f"The member {name[:40]!r} is not known; allowed: {', '.join(sorted(allowed))}.")
+            raise BadRequest(f"The member {name[:40]!r} is not known; allowed: {', '.join(sorted(allowed)) or 'none'}.")
     return body
 
 

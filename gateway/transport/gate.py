@@ -13,7 +13,7 @@ from starlette.types import Scope
 from gateway.auth.authority import Authority
 from gateway.auth.policy import decide, member
 from gateway.auth.revocation import Revocations
-from gateway.auth.tickets import Tickets
+from gateway.auth.tickets import Held, Ticket, Tickets
 from gateway.auth.tokens import TokenVerifier
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
@@ -25,16 +25,17 @@ from gateway.errors import (
     GatewayError,
     InvalidParameter,
     OriginNotAllowed,
+    RateLimited,
     TokenInvalid,
     TokenMissing,
     Unauthorized,
     Unavailable,
 )
 from gateway.limits.admission import Admission
-from gateway.limits.connections import Seat
 from gateway.limits.plans import plan_of
+from gateway.limits.seats import Seat
 from gateway.metering.desk import UsageDesk
-from gateway.model import Application, Grant, Principal, Transport
+from gateway.model import Application, Grant, Plan, Principal, Transport
 from gateway.subscription import events
 from gateway.subscription.budget import Budget
 from gateway.subscription.encode import Framing
@@ -46,11 +47,12 @@ from gateway.subscription.sessions import Sessions
 from gateway.subscription.shape import Shape, shape_of
 from gateway.subscription.subscription import Subscription
 from gateway.tracing import current_span
+from gateway.transport.again import SAME_SECONDS, RefusedAgain
 from gateway.transport.cors import origin_of, own_origin
 from gateway.transport.credentials import credential_of
 
 if TYPE_CHECKING:
-    from gateway.transport.statements import Statements
+    from gateway.transport.office import Statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +120,30 @@ class Gate:
         RateLimited, and TooManyAttempts where too much of what came from there was refused.
         """
         try:
-            principal = await self._credential_holder(scope, takes_ticket=takes_ticket)
+            holder = await self._credential_holder(scope, takes_ticket=takes_ticket)
         except TokenMissing:
             raise
         except Unauthorized:
-            if self.admission is not None:
-                self.admission.addresses.refused(_address(scope))
+            self._note_refused(scope)
             raise
+        principal = holder.principal if isinstance(holder, Ticket) else holder
         scope["state"]["access_fields"].update(client_id=principal.client_id, issuer=principal.issuer)
         await self._count_request(scope, principal)
         self._check_origin(scope, principal)
+        if isinstance(holder, Ticket):
+            self._check_ticket(scope, holder)
         return principal
 
-    async def _credential_holder(self, scope: Scope, *, takes_ticket: bool) -> Principal:
+    def _note_refused(self, scope: Scope) -> None:
+        if self.admission is not None:
+            self.admission.addresses.refused(_address(scope))
+
+    async def _credential_holder(self, scope: Scope, *, takes_ticket: bool) -> Principal | Ticket:
         credential = credential_of(scope)
         # Who was found good before goes on: others at the same address are no reason to turn them away.
-        if self.admission is not None and not self.snapshot().verifier.remembers(credential.text):
-            self.admission.addresses.check(_address(scope))
+        held = None if self.admission is None else self.admission.addresses
+        if held is not None and held.has_some and not self.snapshot().verifier.remembers(credential.text):
+            held.check(_address(scope))
         if credential.kind == "token":
             return await self.verify(credential.text)
         if takes_ticket:
@@ -146,19 +155,43 @@ class Gate:
         if self.admission is None or found is None:
             return
         # Spelt when the answer begins: what this request takes is in it, and refusals have it too.
-        scope["state"]["answer_headers"] = partial(self.admission.fields, *found)
-        await self.admission.request(*found)
-
-    async def _ticket_holder(self, scope: Scope, text: str) -> Principal:
-        stream = scope["path_params"]["stream"]
+        headers = scope["state"]["answer_headers"] = partial(self.admission.fields, *found)
         try:
-            principal = await self.tickets.look(text, stream=stream, origin=origin_of(scope))
-            self.snapshot().check_revoked(principal, now=self._clock.now())
+            await self.admission.request(*found)
+        except RateLimited:
+            scope["state"]["again"] = RefusedAgain(
+                partial(self._refusal, self._until(principal), found), headers=headers
+            )
+            raise
+
+    def _until(self, principal: Principal) -> tuple[Snapshot, float]:
+        return self.snapshot(), min(principal.expires_at, self._clock.now() + SAME_SECONDS)
+
+    def _refusal(self, known: tuple[Snapshot, float], found: tuple[str, Plan]) -> RateLimited | None:
+        snapshot, until = known
+        if self.admission is None or self.registry.draining.is_set():
+            return None
+        if self.snapshot() is not snapshot or self._clock.now() >= until:
+            return None
+        return self.admission.refusal(*found)
+
+    async def _ticket_holder(self, scope: Scope, text: str) -> Ticket:
+        try:
+            shown = await self.tickets.look(text)
+            self.snapshot().check_revoked(shown.ticket.principal, now=self._clock.now())
         except TokenInvalid as error:
             self.counters.count_refused_token(error.reason)
             raise
-        scope["state"]["ticket"] = text
-        return principal
+        scope["state"]["ticket"] = shown
+        return shown.ticket
+
+    def _check_ticket(self, scope: Scope, ticket: Ticket) -> None:
+        try:
+            ticket.check(stream=scope["path_params"]["stream"], origin=origin_of(scope))
+        except TokenInvalid as error:
+            self.counters.count_refused_token(error.reason)
+            self._note_refused(scope)
+            raise
 
     async def verify(self, token: str) -> Principal:
         """Who the token says is calling, if nobody has taken it back. Raises Unauthorized and AccessWithdrawn."""
@@ -210,7 +243,11 @@ class Gate:
             filters = visible_filters(grant.contract, grant.masks)
             shape = shape_of(grant.contract, request, transport=transport, filters=filters, masks=grant.masks)
         except GatewayError as error:
-            self.counters.count_open(stream if contract else None, protocol=transport, outcome=error.code)
+            name = stream if contract else None
+            self.counters.count_open(name, protocol=transport, outcome=error.code)
+            again = scope["state"].get("again")
+            if again is not None:
+                again.on_refusal = lambda code: self.counters.count_open(name, protocol=transport, outcome=code)
             raise
         fields.update(tenant=grant.tenant, plan=grant.plan.name)
         return grant, request, shape
@@ -227,8 +264,7 @@ class Gate:
         ticket = scope["state"].get("ticket")
         try:
             if ticket is not None:
-                await self.tickets.take(ticket)
-                way.ticket = ticket
+                way.ticket = await self.tickets.take(ticket)
             if self.admission is not None:
                 way.seat = await self.admission.begin(grant, is_held=transport != "pull")
                 scope["state"]["seat"] = way.seat
@@ -320,7 +356,7 @@ class _Way:
         self._gate = gate
         self._asked: tuple[Scope, Grant, ReadRequest, Shape, Transport] | None
         self._asked = (scope, grant, request, shape, transport)
-        self.ticket: str | None = None
+        self.ticket: Held | None = None
         self.seat: Seat | None = None
         self.opening: Opening | None = None
 

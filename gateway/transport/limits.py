@@ -9,6 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.auth.policy import member, readable
 from gateway.errors import Unavailable
+from gateway.limits.spending import told_of
 from gateway.limits.standing import spelt
 from gateway.subscription.request import parse_nothing
 from gateway.transport.gate import Gate
@@ -18,7 +19,7 @@ PATH: Final = "/v1/limits"
 
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer with one entry for each plan in force, by name."""
+    """Answer with one entry for each plan in force, by name, and with the tenant's spend limit where it has one."""
     demand([value for name, value in scope["headers"] if name == b"accept"], "application/json")
     principal = await gate.principal(scope)
     parse_nothing(scope["query_string"])
@@ -42,7 +43,11 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
                 "limits": {one.name: spelt(one) for one in standings},
             }
         )
-    body = json.dumps({"plans": found}).encode()
+    told: dict[str, Any] = {"plans": found}
+    spend_limit = snapshot.catalog.accounts.get(tenant.name, {}).get("spend_limit")
+    if spend_limit is not None:
+        told["spend_limit"] = told_of(spend_limit, gate.admission.spendings.of(tenant.name))
+    body = json.dumps(told).encode()
     headers = [
         (b"content-type", b"application/json"),
         (b"cache-control", b"no-store"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 from starlette.exceptions import HTTPException
@@ -17,8 +19,10 @@ from starlette.websockets import WebSocketDisconnect
 
 from gateway.errors import BadRequest, GatewayError, Internal, MethodNotAllowed, NotAcceptable, NotFound, Unauthorized
 from gateway.observability import logs
+from gateway.ports import AGAIN_EXTENSION, Answer
 from gateway.tracing import Span, current_span
-from gateway.transport.problems import encode_headers, end_websocket, refuse_websocket, send_problem
+from gateway.transport.again import RefusedAgain
+from gateway.transport.problems import encode_headers, end_websocket, problem, refuse_websocket, send_problem
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +137,7 @@ class RequestMiddleware:
             await self._app(scope, receive, answer.send)
         except Exception as error:  # noqa: BLE001 - the last place where any error can still become an answer
             await answer.end(_refusal(error), cause=error)
+            self._offer_again(scope, answer)
         finally:
             if span is not None:
                 fields["trace_id"] = span.trace_id()
@@ -140,10 +145,42 @@ class RequestMiddleware:
             self._write_access_line(scope, answer, fields, span, duration_seconds=self._monotonic() - started)
             logs.correlation_id.reset(token)
 
+    def _offer_again(self, scope: Scope, answer: _Answer) -> None:
+        """Let the server answer the same request without us, where it can and the app knows what would come of it."""
+        again: RefusedAgain | None = scope["state"].get("again")
+        keep = (scope.get("extensions") or {}).get(AGAIN_EXTENSION)
+        # What pages may read is said further out.
+        if again is None or keep is None or not answer.code or any(name == b"origin" for name, _ in scope["headers"]):
+            return
+        keep(partial(self._answer_again, scope, dict(scope["state"]["access_fields"]), again))
+
+    def _answer_again(
+        self, scope: Scope, known: Mapping[str, object], again: RefusedAgain
+    ) -> Callable[[], Answer] | None:
+        """``gateway.ports.AnswerAgain``: all that ``__call__`` would do, and nothing of it twice."""
+        started = self._monotonic()
+        refusal = again.refusal()
+        return None if refusal is None else partial(self._say_again, scope, known, again, refusal, started)
+
+    def _say_again(
+        self, scope: Scope, known: Mapping[str, object], again: RefusedAgain, refusal: GatewayError, started: float
+    ) -> Answer:
+        correlation_id = read_correlation_id(scope)
+        fields = dict(known)
+        token = logs.correlation_id.set(correlation_id)
+        span = None if self._tracer is None else self._tracer.begin(scope, fields)
+        if span is not None:
+            fields["trace_id"] = span.trace_id()
+        status, headers, body = problem(refusal, correlation_id=correlation_id)
+        ended = _Ended(status, refusal.code)
+        self._write_access_line(scope, ended, fields, span, duration_seconds=self._monotonic() - started)
+        logs.correlation_id.reset(token)
+        return status, headers + again.headers(), body
+
     def _write_access_line(
         self,
         scope: Scope,
-        answer: _Answer,
+        answer: _Answer | _Ended,
         fields: dict[str, object],
         span: RequestSpan | None,
         *,
@@ -180,12 +217,22 @@ class RequestMiddleware:
         logs.event(logger, self._access_level, "access", **members)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """An answer that was no application's, as the access line tells it."""
+
+    status: int
+    code: str
+    reason: str = ""
+    close_code: int | None = None
+
+
 def read_correlation_id(scope: Scope) -> str:
     """The client's id if it sent one well-formed value (1 to 128 of ``A-Za-z0-9._:-``), else a new one."""
     sent = [value for name, value in scope["headers"] if name == b"x-correlation-id"]
     if len(sent) == 1 and _CORRELATION_ID.fullmatch(sent[0]):
         return bytes(sent[0]).decode("ascii")
-    return uuid.uuid4().hex
+    return os.urandom(16).hex()
 
 
 class _Answer:

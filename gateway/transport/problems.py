@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from starlette.types import Scope, Send
 
@@ -20,6 +21,7 @@ SUBPROTOCOL = "gateway.v1"
 DETAIL_CHARACTERS = 2000
 """Details quote what the partner sent; longer ones are cut, so that an answer stays smaller than a header's bound."""
 
+_encode = json.JSONEncoder(default=str).encode
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _CONTROLS = re.compile(r"[\x00-\x1f\x7f]+")
 
@@ -31,7 +33,7 @@ def problem(
 
     ``resource_metadata`` is where a client finds who gives out tokens; it is said where one is wanting.
     """
-    body = json.dumps(problem_members(error, correlation_id=correlation_id), default=str).encode("ascii")
+    body = _body(error, correlation_id).encode("ascii")
     headers = {
         "content-type": MEDIA_TYPE,
         "content-length": str(len(body)),
@@ -43,10 +45,30 @@ def problem(
     challenge = _challenge(error, resource_metadata)
     if challenge:
         headers["www-authenticate"] = challenge
-    own = {name.lower(): value for name, value in error.headers.items()}
-    # The body's length and type are ours to say; everything else an error may say better.
-    headers |= {name: value for name, value in own.items() if name not in ("content-length", "content-type")}
+    if error.headers:
+        own = {name.lower(): value for name, value in error.headers.items()}
+        # The body's length and type are ours to say; everything else an error may say better.
+        headers |= {name: value for name, value in own.items() if name not in ("content-length", "content-type")}
     return error.status, encode_headers(headers.items()), body
+
+
+def _body(error: GatewayError, correlation_id: str) -> str:
+    if error.extensions:
+        return _encode(problem_members(error, correlation_id=correlation_id))
+    # Member by member as ``problem_members`` has them: most refusals are said in the same words over and over.
+    rest = f'"correlation_id": {_encode(correlation_id)}'
+    if error.retry_after_ms is not None:
+        rest += f', "retry_after_ms": {error.retry_after_ms}'
+    if error.close_code:
+        rest += f', "close_code": {error.close_code}'
+    return f"{_opening(error.code, error.title, error.status, error.detail, error.action)}, {rest}}}"
+
+
+@lru_cache(maxsize=256)
+def _opening(code: str, title: str, status: int, detail: str, action: str) -> str:
+    """What does not change from one error like this to the next, without the closing brace."""
+    members = {"type": TYPE_PREFIX + code, "title": title, "status": status, "detail": _bounded(detail)}
+    return _encode({**members, "code": code, "action": action})[:-1]
 
 
 def problem_members(error: GatewayError, *, correlation_id: str) -> dict[str, object]:
@@ -110,10 +132,20 @@ def encode_headers(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, byte
     A name that is no token (RFC 9110 §5.6.2) is left out: the answer matters more than a header nobody could read.
     """
     return [
-        (name.lower().encode("ascii"), _CONTROLS.sub(" ", value).strip().encode("ascii", "replace"))
+        (encoded, value.encode("ascii") if value.isalnum() and value.isascii() else _encode_value(value))
         for name, value in headers
-        if _HEADER_NAME.fullmatch(name)
+        if (encoded := _encode_name(name)) is not None
     ]
+
+
+@lru_cache(maxsize=256)
+def _encode_name(name: str) -> bytes | None:
+    return name.lower().encode("ascii") if _HEADER_NAME.fullmatch(name) else None
+
+
+@lru_cache(maxsize=256)
+def _encode_value(value: str) -> bytes:
+    return _CONTROLS.sub(" ", value).strip().encode("ascii", "replace")
 
 
 def _challenge(error: GatewayError, resource_metadata: str | None) -> str | None:

@@ -14,6 +14,7 @@ from gateway.errors import MethodNotAllowed, NotFound, UpgradeRequired
 from gateway.model import Transport
 from gateway.subscription.request import parse_listing
 from gateway.transport import limits, ndjson, oauth, pull, resource, sessions, sse, statements, tickets, usage, ws
+from gateway.transport.credentials import check_address
 from gateway.transport.documents import KINDS, DocumentStore, serve_document
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import SUFFIXES, demand, negotiate
@@ -34,7 +35,7 @@ def routes(gate: Gate) -> list[BaseRoute]:
         Route(resource.PATH, _Only(gate, resource.serve)),
         Route(oauth.METADATA_PATH, _Issuing(gate, oauth.metadata)),
         Route(oauth.JWKS_PATH, _Issuing(gate, oauth.jwks)),
-        Route(oauth.TOKEN_PATH, _Issuing(gate, oauth.token, method="POST")),
+        Route(oauth.TOKEN_PATH, _Issuing(gate, oauth.token, method="POST", check=_words_of_its_own)),
         Route("/v1/streams", _Only(gate, _list)),
         Route(stream, _Only(gate, _negotiated)),
         *[Route(f"{stream}/{suffix}", _Only(gate, _forced(kind))) for suffix, kind in SUFFIXES.items()],
@@ -53,12 +54,17 @@ def routes(gate: Gate) -> list[BaseRoute]:
 class _Only:
     """An address that knows one method alone; an ASGI app, so that streams pass unbuffered."""
 
-    def __init__(self, gate: Gate, serve: Serve, *, method: str = "GET") -> None:
+    def __init__(
+        self, gate: Gate, serve: Serve, *, method: str = "GET", check: Callable[[bytes], None] = check_address
+    ):
+        """``check`` is asked about the query before anything else."""
         self._gate = gate
         self._serve = serve
         self._method = method
+        self._check = check
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        self._check(scope["query_string"])
         if scope["method"] != self._method:
             raise MethodNotAllowed(f"This address knows {self._method} only.", headers={"Allow": self._method})
         return self._serve(self._gate, scope, receive, send)
@@ -80,7 +86,12 @@ class _Upgrade:
         self._gate = gate
 
     def __call__(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        check_address(scope["query_string"])
         return ws.serve(self._gate, scope, receive, send)
+
+
+def _words_of_its_own(query: bytes) -> None:
+    """RFC 6749 §5.2 has another body for refusals: the address says them itself."""
 
 
 def _accept(scope: Scope) -> list[bytes]:

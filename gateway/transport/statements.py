@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from starlette.types import Receive, Scope, Send
 
@@ -11,6 +11,7 @@ from gateway.errors import InvalidParameter, Unavailable, UnknownParameter
 from gateway.subscription.request import parse_query
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import choose, demand
+from gateway.transport.office import Statements
 
 PATH: Final = "/v1/statements"
 FORMS: Final = {
@@ -23,20 +24,6 @@ DEFAULT_AT_ONCE: Final = 100
 MOST_AT_ONCE: Final = 1000
 _CHARSET: Final = {"csv": "; charset=utf-8; header=present", "html": "; charset=utf-8"}
 _PAGE_POLICY: Final = b"sandbox; default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
-
-
-class Statements(Protocol):
-    """Where statements are asked for."""
-
-    async def page(
-        self, *, tenant: str | None, limit: int, before: int | None = None
-    ) -> tuple[list[dict[str, Any]], int | None]:
-        """Statements without their usage rows, the newest first, and where the next page goes on."""
-        ...
-
-    async def document(self, reference: str, *, tenant: str | None, form: str) -> bytes:
-        """One statement by number or id. Raises NotFound for one that is another tenant's, too."""
-        ...
 
 
 async def listing(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.tickets import OPEN_SECONDS
 from gateway.errors import InvalidParameter, OriginNotAllowed, TransportNotOffered
 from gateway.model import Principal, Transport
+from gateway.subscription.request import parse_nothing
 from gateway.transport.bodies import read_object, read_text
 from gateway.transport.cors import own_origin
 from gateway.transport.gate import Gate
@@ -22,6 +23,7 @@ MAX_NAME_CHARACTERS: Final = 256
 async def issue(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer 201 with a ticket for one read of a stream that the request's token may read."""
     principal = await gate.principal(scope)
+    parse_nothing(scope["query_string"])
     body = await read_object(Request(scope, receive), {"stream", "origin"})
     stream = read_text(body, "stream", most=MAX_NAME_CHARACTERS)
     origin = read_text(body, "origin", most=MAX_NAME_CHARACTERS) if "origin" in body else None

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from starlette.types import Receive, Scope, Send
 
 from gateway.auth.policy import member
-from gateway.errors import AmbiguousCredentials, Unavailable
+from gateway.errors import InvalidParameter, Unavailable
 from gateway.metering.desk import Answer, UsageDesk
 from gateway.metering.grain import spell
 from gateway.metering.question import PARTNER_GROUPS, Question, parse_question
@@ -24,25 +24,39 @@ from gateway.units import format_rfc3339
 PATH: Final = "/v1/usage"
 JSON: Final = "application/json"
 CSV: Final = "text/csv"
-MEDIA_TYPES: Final = (JSON, CSV)
+FORMAT: Final = "format"
+FORMATS: Final = {"json": JSON, "csv": CSV}
+"""What the parameter ``format`` may be, and the media type that it stands for."""
 
 
 async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with one page, or, as CSV without ``limit``, with all rows. Any token of the organisation will do."""
-    media = choose([value for name, value in scope["headers"] if name == b"accept"], MEDIA_TYPES)
     principal = await gate.principal(scope)
     tenant, _ = member(principal, gate.snapshot().catalog)
     scope["state"]["access_fields"].update(tenant=tenant.name)
     given = {name: values[0] for name, values in parse_query(scope["query_string"]).items()}
-    if not given.keys().isdisjoint(("access_token", "token")):
-        raise AmbiguousCredentials("An access token does not belong into the address; send it as a header.")
-    question = parse_question(given, zone=ZoneInfo(tenant.time_zone), now=gate.now(), groups=PARTNER_GROUPS)
+    media = media_of(given, scope)
+    zone = ZoneInfo(tenant.time_zone)
+    question = parse_question(given, zone=zone, now=gate.now(), groups=PARTNER_GROUPS, others=(FORMAT,))
     if gate.usage is None:
         raise Unavailable("Usage cannot be told here.")
     link = f"{gate.public_url()}{PATH}"
     await send_usage(
         send, gate.usage, question, tenant=tenant.name, measures=PARTNER_MEASURES, media=media, given=given, link=link
     )
+
+
+def media_of(given: Mapping[str, str], scope: Scope) -> str:
+    """The media type of the answer: that of ``format``, which somebody wrote on purpose, else the best for Accept.
+
+    Raises InvalidParameter and NotAcceptable.
+    """
+    asked = given.get(FORMAT)
+    if asked is None:
+        return choose([value for name, value in scope["headers"] if name == b"accept"], tuple(FORMATS.values()))
+    if asked not in FORMATS:
+        raise InvalidParameter(f"The parameter {FORMAT} is {asked[:80]!r}; allowed: {', '.join(FORMATS)}.")
+    return FORMATS[asked]
 
 
 async def send_usage(

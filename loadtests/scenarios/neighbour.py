@@ -169,7 +169,7 @@ def _open(theirs: Stage, stack: contextlib.ExitStack) -> Readers:
     deadline = time.monotonic() + _PATIENCE_SECONDS
     while True:
         with contextlib.ExitStack() as opening:
-            streams = opening.enter_context(theirs.readers(STREAMS, pause_us=1000))
+            streams = opening.enter_context(theirs.readers(STREAMS, pause_us=1000, stands_back=True))
             try:
                 streams.wait_open()
             except WrongDelivery:

@@ -22,6 +22,7 @@ PER_SECOND: Final = AIRLINES // USED_EVERY_SECONDS
 """Each record is for one airline, which a tenth of a hundredth of the tenants read."""
 
 MOST_SHARE: Final = 0.05
+MOST_TURNS: Final = 5
 MOST_CALLS: Final = 25
 READERS: Final = 10
 RECORD_RATES: Final = (10, 1_000, 10_000)
@@ -122,17 +123,24 @@ def _light(running: KafkaBroker, *, tenants: int, rounds: int, times: int) -> li
             )
             readers[name] = stack.enter_context(one.readers(tenants, query=queries, first=[0], pause_us=1000))
             readers[name].wait_open()
-        for number in range(-1, rounds):
+        number = -1
+        while len(shares["limited"]) < rounds and number < MOST_TURNS * rounds:
+            before_turn, found = _outages(stages["limited"]), {}
             # Every second round the other way round: what follows what must not matter.
             for name in list(airlines)[:: -1 if number % 2 else 1]:
                 began, before = time.monotonic(), cpu_seconds(stages[name].pid)
                 stages[name].source.send_paced(times * AIRLINES, per_second=PER_SECOND)
                 readers[name].wait_for(airlines[name].read("many"))
-                if number >= 0:
-                    share = (cpu_seconds(stages[name].pid) - before) / (time.monotonic() - began)
-                    shares[name].append(share * 100)
-            if number >= 0:
-                print("tenants:", {name: round(found[-1], 1) for name, found in shares.items()}, flush=True)
+                found[name] = (cpu_seconds(stages[name].pid) - before) / (time.monotonic() - began) * 100
+            outages = _outages(stages["limited"])
+            # The first round warms up. Where Redis did not answer in time the gateway was alone, which is cheap.
+            is_good = number >= 0 and outages == before_turn and outages[0] == outages[1]
+            number += 1
+            print("tenants:", {name: round(share, 1) for name, share in found.items()}, is_good, flush=True)
+            for name, share in found.items() if is_good else ():
+                shares[name].append(share)
+    if not shares["limited"]:
+        raise RuntimeError("in every round Redis did not answer in time: this machine is too busy to measure anything")
     more = [one - other for one, other in zip(shares["limited"], shares["unlimited"], strict=True)]
     what = f"{tenants} tenants, each a stream with a record each {USED_EVERY_SECONDS} s: % of a core"
     return [
@@ -145,6 +153,12 @@ def _light(running: KafkaBroker, *, tenants: int, rounds: int, times: int) -> li
             median(more) <= MOST_SHARE * 100,
         ),
     ]
+
+
+def _outages(of: Stage) -> tuple[int, int]:
+    """How often the gateway held its limits alone, and how often that was over."""
+    log = of.gateway.log()
+    return log.count('"limits_degraded"'), log.count('"limits_recovered"')
 
 
 def _limited(

@@ -196,8 +196,10 @@ class Deployment:
 class GatewayProcess:
     """One ``gateway serve``."""
 
-    def __init__(self, deployment: Deployment, node: str) -> None:
+    def __init__(self, deployment: Deployment, node: str, *, within: Sequence[str] = ()) -> None:
+        """``within``: a command that runs the one that comes after it, and becomes it."""
         self._deployment = deployment
+        self._within = list(within)
         self._log = deployment.directory / f"{node}.log"
         self._options = deployment.options(node)
         self._process: subprocess.Popen[bytes] | None = None
@@ -214,7 +216,7 @@ class GatewayProcess:
         with self._log.open("ab") as output:
             skip = output.tell()
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "gateway", "serve", *self._options],
+                [*self._within, sys.executable, "-m", "gateway", "serve", *self._options],
                 stdout=output,
                 stderr=output,
                 preexec_fn=die_with_parent,

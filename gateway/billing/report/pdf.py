@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
 from datetime import UTC, datetime
 from functools import cache
 from importlib import resources
+from itertools import groupby
 from typing import Any, Final
 
 from fpdf import FPDF
@@ -25,6 +27,12 @@ _WIDTH: Final = 210 - 2 * _MARGIN
 _LINE_WIDTHS: Final = (57, 27, 25, 27, 24, 22)
 _NAME_HEIGHT, _NOTE_HEIGHT, _PADDING = 4.2, 3.5, 1.3
 _USAGE_WIDTHS: Final = (32, 30, 17, 25, 20, 18, 16, 24)
+
+
+_NUMBERED: Final = (
+    "Characters that this document's fonts lack are shown by their Unicode numbers in brackets, such as [U+682A]. "
+    "The JSON, CSV and HTML forms of this statement have the characters themselves; what is owed is the same."
+)
 
 
 class _Sheet(FPDF):
@@ -65,7 +73,8 @@ class _Sheet(FPDF):
 
 
 def spell(statement: Mapping[str, Any]) -> bytes:
-    """The document. Characters that the fonts lack are written by those they are made of, or as a box."""
+    """The document. Characters that the fonts lack are written by those they are made of, or by their numbers; where it
+    has such numbers it says so at its head."""
     page = page_of(statement)
     sheet = _Sheet(page, statement["hash"])
     made = statement["issued_at"] or statement["made_at"]
@@ -79,6 +88,10 @@ def spell(statement: Mapping[str, Any]) -> bytes:
     if page.banner:
         _draw_banner(sheet, page.banner)
     _draw_top(sheet, page)
+    if any(_lacks(text) for text in _texts(page)):
+        sheet.ink(8)
+        sheet.text_line(_NUMBERED, 4.2)
+        sheet.ln(2)
     _draw_lines(sheet, page)
     _draw_sums(sheet, page)
     _draw_usage(sheet, page)
@@ -271,15 +284,39 @@ def _drawable(text: str) -> str:
     glyphs = _glyphs()
     if text.isascii():
         return text
-    found = "".join(_nearest(character, glyphs) for character in text)
+    drawn = [_nearest(character, glyphs) for character in text]
+    found = ""
+    for is_lacking, run in groupby(zip(text, drawn, strict=True), key=lambda one: one[1] is None):
+        if is_lacking:
+            found += f"[{' '.join(f'U+{ord(character):04X}' for character, _ in run)}]"
+        else:
+            found += "".join(nearest or "" for _, nearest in run)
     if any(unicodedata.bidirectional(character) in ("R", "AL") for character in found):
         found = BidiParagraph(text=found).get_reordered_string()
     return found
 
 
-def _nearest(character: str, glyphs: frozenset[int]) -> str:
+def _lacks(text: str) -> bool:
+    """Whether some of it is drawn as numbers."""
+    return not text.isascii() and any(_nearest(one, _glyphs()) is None for one in text)
+
+
+def _texts(value: object) -> Iterator[str]:
+    """All that a page says."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, tuple):
+        for one in value:
+            yield from _texts(one)
+    elif isinstance(value, Page | Row):
+        for member in fields(value):
+            yield from _texts(getattr(value, member.name))
+
+
+def _nearest(character: str, glyphs: frozenset[int]) -> str | None:
+    """The character, or those it is made of as far as the fonts have them; None: they have none of it."""
     if character == "\n" or ord(character) in glyphs:
         return character
     plain = unicodedata.normalize("NFKD", character)
     found = "".join(one for one in plain if ord(one) in glyphs)
-    return found or ("" if unicodedata.combining(character) else "□")
+    return found or None

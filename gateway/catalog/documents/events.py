@@ -69,11 +69,15 @@ EVENTS: Final[Mapping[str, Schema]] = {
             "retention_in_ms": _LEFT,
             "quota": members(
                 {
-                    "limit": _text("Which quota."),
+                    "limit": {
+                        "type": ["number", "string"],
+                        "description": "How much it is: a number, of a spend limit an amount as text.",
+                    },
+                    "unit": _text("Which quota; of a spend limit, the currency and `spent`."),
                     "used_percent": {"type": "number"},
                     "resets_at": _text("When it begins anew.", format="date-time"),
                 },
-                description="Said once at 50 and once at 80 percent.",
+                description="Said once at 50 and once at 80 percent of a quota or of the organisation's spend limit.",
             ),
         },
         ("behind_ms",),

@@ -15,7 +15,7 @@ DESCRIPTIONS: Final = {
 
 
 def limits_schema() -> Schema:
-    """The answer: an entry for each plan in force, by name."""
+    """The answer: an entry for each plan in force, by name, and the tenant's spend limit."""
     text: Schema = {"type": "string"}
     count: Schema = {"type": "integer", "minimum": 0}
     limit = members(
@@ -40,4 +40,22 @@ def limits_schema() -> Schema:
         },
         ("plan", "title", "streams", "limits"),
     )
-    return members({"plans": {"type": "array", "items": plan}}, ("plans",))
+    return members({"plans": {"type": "array", "items": plan}, "spend_limit": spend_limit_schema()}, ("plans",))
+
+
+def spend_limit_schema() -> Schema:
+    """What a tenant may spend in a month, and has spent of it; null as long as nothing was added up."""
+    amount: Schema = {"type": ["string", "null"], "pattern": "^-?[0-9]+([.][0-9]+)?$"}
+    text: Schema = {"type": ["string", "null"]}
+    time: Schema = {"type": ["string", "null"], "format": "date-time"}
+    said: dict[str, Schema] = {
+        "limit": amount | {"type": "string"},
+        "currency": text,
+        "spent": amount,
+        "used_percent": {"type": ["integer", "null"], "minimum": 0, "maximum": 100},
+        "period": text,
+        "resets_at": time,
+        "as_of": time,
+        "complete_until": time,
+    }
+    return members(said, tuple(said))

@@ -35,8 +35,10 @@ def refusals() -> tuple[type[GatewayError], ...]:
     found: dict[str, type[GatewayError]] = {}
     for one in vars(errors).values():
         if isinstance(one, type) and issubclass(one, GatewayError):
-            # Of several with one code the most general was written down first.
-            found.setdefault(one.code, one)
+            known = found.setdefault(one.code, one)
+            if issubclass(known, one):
+                # Of several with one code the most general speaks for all.
+                found[one.code] = one
     return tuple(sorted(found.values(), key=lambda one: (one.status, one.code)))
 
 

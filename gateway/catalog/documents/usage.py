@@ -42,7 +42,11 @@ USAGE: Final = members(
 )
 USAGE_MEDIA: Final = {"application/json": USAGE, "text/csv": _TEXT}
 USAGE_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
-    "from": ("RFC 3339; the stretch that holds it is taken whole. Without it, the beginning of the month.", _MOMENT),
+    "from": (
+        "RFC 3339; the stretch that holds it is taken whole, and without `to` has begun. Without it, the beginning of "
+        "the month.",
+        _MOMENT,
+    ),
     "to": ("RFC 3339, likewise; it may lie ahead. Without it, now.", _MOMENT),
     "by": (f"What rows are told apart by: some of {', '.join(PARTNER_GROUPS)}, with commas, or `none`. All.", _TEXT),
     "granularity": (
@@ -52,6 +56,10 @@ USAGE_PARAMETERS: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "limit": (
         "The most rows on a page. CSV without it is whole.",
         {"type": "integer", "minimum": 1, "maximum": MOST_ROWS},
+    ),
+    "format": (
+        "The form of the answer, whatever Accept says. Without it, what Accept prefers.",
+        {"type": "string", "enum": ["json", "csv"]},
     ),
     "next": ("Where the page before says to go on, with the other parameters as they were.", _TEXT),
 }

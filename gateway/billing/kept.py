@@ -1,0 +1,200 @@
+"""Statements as the database keeps them, read: by number, by page, by tenant, with what waits for the next one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+import sqlalchemy as sa
+
+from gateway.billing.errors import StatementNotFound
+from gateway.billing.inforce import Revisions
+from gateway.billing.statement import Status, shown
+from gateway.billing.tables import ADJUSTMENTS, COUNTERS, STATEMENTS
+from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
+from gateway.database.database import Database
+from gateway.units import parse_rfc3339
+
+CLOSED: Final = ("FINAL", "CREDITED")
+"""States of a statement that has its number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """A statement as the database has it. ``text`` is the body's canonical JSON, as it was written."""
+
+    id: str
+    made: int
+    tenant: str
+    status: Status
+    is_preview: bool
+    starts_at: int
+    ends_at: int
+    serial: int | None
+    number: str | None
+    text: str
+    hash: str
+    previous_hash: str | None
+    approved_by: str | None
+    approved_content: str | None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """Raises ValueError where the text is no JSON any more."""
+        found: dict[str, Any] = msgspec.json.decode(self.text)
+        return found
+
+    @property
+    def made_at(self) -> float:
+        """When the body was made, epoch seconds."""
+        return parse_rfc3339(self.body["made_at"]) / 1000
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it has its number."""
+        return self.status in CLOSED
+
+    def shown(self) -> dict[str, Any]:
+        """As everybody sees it."""
+        return shown(self.body, status=self.status, fingerprint_hex=self.hash, approved_by=self.approved_by)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjustment:
+    """A credit (below 0) or debit on the next statement, before tax; ``credited``: one that it takes back whole."""
+
+    number: int
+    tenant: str
+    name: str
+    reason: str
+    made_by: str
+    amount: Decimal
+    credited: str | None = None
+
+
+class KeptStatements:
+    """One database's statements, to look at. Every method blocks."""
+
+    def __init__(self, database: Database) -> None:
+        self._reading = database.reading
+
+    # ---- what the catalog said ---------------------------------------------------------------------------------------
+
+    def history(self, *, tenants: Iterable[str] | None = None) -> tuple[Revisions, dict[str, list[Held]]]:
+        """Every published revision, and what was told of these tenants' entitlements (None: of all)."""
+        with self._reading() as connection:
+            revisions = Revisions(read_revisions(connection))
+            held: dict[str, list[Held]] = {}
+            for one in read_entitlements(connection, tenants=tenants):
+                held.setdefault(one.tenant, []).append(one)
+            return revisions, held
+
+    # ---- reading -----------------------------------------------------------------------------------------------------
+
+    def find(self, reference: str, *, tenant: str | None = None) -> Kept:
+        """By number or id, of this tenant (None: of any). Raises StatementNotFound."""
+        table = STATEMENTS
+        named = sa.or_(table.c.number == reference, table.c.id == reference)
+        query = sa.select(table).where(named)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        with self._reading() as connection:
+            row = connection.execute(query).mappings().first()
+        if row is None:
+            raise StatementNotFound("There is no statement of this number or id that you may know of.")
+        return kept_of(row)
+
+    def peek(self, statement: str) -> Kept | None:
+        """By id; None where there is none."""
+        with self._reading() as connection:
+            row = connection.execute(sa.select(STATEMENTS).where(STATEMENTS.c.id == statement)).mappings().first()
+        return None if row is None else kept_of(row)
+
+    def page(self, *, tenant: str | None, limit: int, before: int | None = None) -> list[Kept]:
+        """The newest first; those made before the one with ``made`` == ``before``."""
+        table = STATEMENTS
+        query = sa.select(table).order_by(table.c.made.desc()).limit(limit)
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        if before is not None:
+            query = query.where(table.c.made < before)
+        with self._reading() as connection:
+            return [kept_of(row) for row in connection.execute(query).mappings()]
+
+    def closed(self, *, tenant: str, newest: int | None = None) -> list[Kept]:
+        """A tenant's final statements in the order of their numbers; only the newest so many."""
+        table = STATEMENTS
+        query = sa.select(table).where(table.c.tenant == tenant, table.c.status.in_(CLOSED))
+        query = query.order_by(table.c.serial.desc())
+        if newest is not None:
+            query = query.limit(newest)
+        with self._reading() as connection:
+            return [kept_of(row) for row in connection.execute(query).mappings()][::-1]
+
+    def serials(self) -> list[tuple[int, str, str]]:
+        """Serial, number and tenant of every final statement, in order."""
+        table = STATEMENTS
+        query = sa.select(table.c.serial, table.c.number, table.c.tenant).where(table.c.status.in_(CLOSED))
+        with self._reading() as connection:
+            return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(table.c.serial))]
+
+    def last_serial(self) -> int:
+        """The last that was given."""
+        with self._reading() as connection:
+            query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == "number")
+            return int(connection.execute(query).scalar_one())
+
+    def last_ends(self) -> dict[str, int]:
+        """By tenant, up to when it has final statements."""
+        table = STATEMENTS
+        query = sa.select(table.c.tenant, sa.func.max(table.c.ends_at)).where(table.c.status.in_(CLOSED))
+        with self._reading() as connection:
+            return {row[0]: int(row[1]) for row in connection.execute(query.group_by(table.c.tenant))}
+
+    def waiting(self, *, tenant: str) -> list[Adjustment]:
+        """Adjustments that no final statement holds, oldest first."""
+        table = ADJUSTMENTS
+        query = sa.select(table).where(table.c.tenant == tenant, table.c.statement.is_(None))
+        with self._reading() as connection:
+            rows = connection.execute(query.order_by(table.c.number)).mappings()
+            return [
+                Adjustment(
+                    row["number"],
+                    row["tenant"],
+                    row["name"],
+                    row["reason"],
+                    row["made_by"],
+                    Decimal(row["amount"]),
+                    row["credits"],
+                )
+                for row in rows
+            ]
+
+    def tenants_with_adjustments(self) -> set[str]:
+        """Whose next statement is to hold some."""
+        query = sa.select(ADJUSTMENTS.c.tenant).where(ADJUSTMENTS.c.statement.is_(None)).distinct()
+        with self._reading() as connection:
+            return {row[0] for row in connection.execute(query)}
+
+
+def kept_of(row: Mapping[str, Any] | sa.RowMapping) -> Kept:
+    """A row of the statements' table."""
+    return Kept(
+        id=row["id"],
+        made=row["made"],
+        tenant=row["tenant"],
+        status=row["status"],
+        is_preview=bool(row["is_preview"]),
+        starts_at=row["starts_at"],
+        ends_at=row["ends_at"],
+        serial=row["serial"],
+        number=row["number"],
+        text=row["body"],
+        hash=row["hash"],
+        previous_hash=row["previous_hash"],
+        approved_by=row["approved_by"],
+        approved_content=row["approved_content"],
+    )
