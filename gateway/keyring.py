@@ -32,7 +32,9 @@ class Keyring:
         self._counters = counters
         self._apart = Apart()
         longest_seconds = settings.auth.max_token_lifetime_seconds
-        self.signing = SigningKeys(clock=clock, longest_seconds=longest_seconds) if settings.auth.builtin.is_on else None
+        self.signing = (
+            SigningKeys(clock=clock, longest_seconds=longest_seconds) if settings.auth.builtin.is_on else None
+        )
         """The built-in issuer's keys, which whoever has the database puts here."""
         self.authority = None if self.signing is None else _authority(settings, self.signing, clock=clock)
         """Gives tokens away, where the settings say so."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import re
@@ -15,10 +16,12 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from gateway.auth.issuer import DevelopmentIssuer
-from gateway.auth.tokens import TokenVerifier
+from gateway.auth.issuer_store import IssuerStore
+from gateway.auth.signing import SigningKeys
+from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.cli import main
 from gateway.clock import SystemClock
+from gateway.database.database import Database
 from tests.parts.kafka import Kafka, free_port
 from tests.parts.redis import RedisServer
 from tests.reference_pages import FOLDER, cli_page, commands
@@ -221,8 +224,13 @@ def test_a_token_is_one_that_the_verifier_accepts() -> None:
     result = run("token", *options, "--claim", "airport=ORD", "--claim", "level=3", "--ttl", "15m", *BUILTIN)
     assert result.exit_code == 0, result.stderr
     clock = SystemClock()
-    issuer = DevelopmentIssuer(Path("data"), issuer="urn:gateway:builtin", audience="urn:gateway", clock=clock)
-    principal = TokenVerifier([issuer.settings()], clock=clock).verify(result.stdout.strip())
+    keys = SigningKeys(clock=clock, longest_seconds=86_400)
+    with contextlib.closing(Database("sqlite:///data/gateway.db")) as database:
+        keys.take(IssuerStore(database, None).load().keys)
+    issuer = IssuerSettings(
+        name="builtin", issuer="urn:gateway:builtin", audience="urn:gateway", keys=keys, algorithms=("ES256",)
+    )
+    principal = TokenVerifier([issuer], clock=clock).verify(result.stdout.strip())
     assert principal.client_id == "acme-batch"
     assert principal.scopes == {"streams:read", "flights:read"}
     assert (principal.claims["airport"], principal.claims["level"]) == ("ORD", 3)

@@ -3,7 +3,7 @@
 A ticket is ruled by one place: by Redis until it has a row in the database, then by that row, also when Redis is back.
 Rows are made by who knows a ticket without asking: who issued it, who has a connection open by it, who had one last.
 Nobody may claim such a row before every node has had the time to find Redis away and to say which connections are open:
-``SETTLE_SECONDS``. A ticket that is issued meanwhile is in the database from the start, and its text says so. Once
+``settle_seconds``. A ticket that is issued meanwhile is in the database from the start, and its text says so. Once
 Redis is back, tickets with an open connection return to it; the others come to their end where they are.
 """
 
@@ -23,8 +23,8 @@ from gateway.clock import Clock
 from gateway.errors import Unavailable
 
 log = logging.getLogger("gateway.auth")
-SETTLE_SECONDS: Final = RENEW_SECONDS + 1.5
-"""By then each node has found out that Redis is away, and written down what is open there."""
+SETTLE_SECONDS: Final = 1.5
+"""So long after all have tried to renew what is open, each node has found Redis away and written down what is open."""
 
 ASK_AGAIN_SECONDS: Final = 0.5
 """A call that failed alone is no outage: Redis is away where the next one, after this time, fails too."""
@@ -57,7 +57,18 @@ class Work(Protocol):
 class SharedTickets:
     """See ``tickets.TicketStore``. ``run`` has to run for the database's part."""
 
-    def __init__(self, redis: NamedStore, rows: TicketRows, *, work: Work, clock: Clock) -> None:
+    def __init__(
+        self,
+        redis: NamedStore,
+        rows: TicketRows,
+        *,
+        work: Work,
+        clock: Clock,
+        renew_seconds: float = RENEW_SECONDS,
+    ) -> None:
+        """``renew_seconds``: how often ``keep`` is called, on every node."""
+        self._renew_seconds = renew_seconds
+        self.settle_seconds = renew_seconds + SETTLE_SECONDS
         self._redis = redis
         self._rows = rows
         self._work = work
@@ -68,9 +79,11 @@ class SharedTickets:
         self._memory: str | None = None
         self._recent: OrderedDict[str, tuple[Ticket, float]] = OrderedDict()
         self._open: dict[str, Held] = {}
-        # Of those that are open here: which Redis has no word of, and which the database has a row of.
+        # Of those that are open here: what Redis has no word of, what the database has a row of, and what of that was
+        # not moved by this node: whoever did may be without Redis still.
         self._unknown: set[str] = set()
         self._moved: set[str] = set()
+        self._stays: set[str] = set()
         self._unreleased: set[tuple[str, str]] = set()
         self._taking: set[str] = set()
         self._in_rows: frozenset[str] = frozenset()
@@ -114,7 +127,7 @@ class SharedTickets:
             try:
                 taken = await self._ask(lambda: self._redis.take(held))
             except Unavailable:
-                await asyncio.sleep(max(0.0, self._ask_at - self._clock.monotonic()))
+                await self._wait_to_ask()
                 continue
             if taken:
                 self._recent.pop(held.key, None)
@@ -126,6 +139,7 @@ class SharedTickets:
     async def keep(self, held: Sequence[Held]) -> Collection[str]:
         self._open = {one.key: one for one in held}
         self._moved.intersection_update(self._open)
+        self._stays.intersection_update(self._open)
         ours = [one for one in held if not self._is_moved(one.key)]
         with contextlib.suppress(Unavailable):
             if ours:
@@ -140,6 +154,7 @@ class SharedTickets:
             is_moved = self._is_moved(held.key)
             self._open.pop(held.key, None)
             self._moved.discard(held.key)
+            self._stays.discard(held.key)
         else:
             is_moved = True
         if is_moved:
@@ -167,6 +182,9 @@ class SharedTickets:
         self._is_away = False
         return answer
 
+    async def _wait_to_ask(self) -> None:
+        await asyncio.sleep(max(0.0, self._ask_at - self._clock.monotonic()))
+
     async def _check_memory(self) -> None:
         name = await self._redis.memory()
         if self._memory not in (None, name):
@@ -180,7 +198,7 @@ class SharedTickets:
 
     def _is_settled(self) -> bool:
         """Whether what was known anywhere when last there was trouble has a row."""
-        return self._clock.monotonic() >= self._trouble_at + SETTLE_SECONDS
+        return self._clock.monotonic() >= self._trouble_at + self.settle_seconds
 
     def _remember(self, key: str, ticket: Ticket, seconds: float) -> None:
         self._recent[key] = (ticket, self._clock.monotonic() + seconds)
@@ -198,7 +216,7 @@ class SharedTickets:
 
     def _row_of(self, key: str, ticket: Ticket, seconds: float, hold: str | None = None) -> Row:
         now_ms = self._now_ms()
-        claimable_ms = now_ms + round(SETTLE_SECONDS * 1000)
+        claimable_ms = now_ms + round(self.settle_seconds * 1000)
         return Row(key, ticket.encode().decode(), now_ms + round(seconds * 1000), claimable_ms, hold)
 
     async def _move(self, rows: Sequence[Row]) -> None:
@@ -229,9 +247,8 @@ class SharedTickets:
         """Make rows of what Redis does not know any more, and keep those of this node, until cancelled."""
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(RENEW_SECONDS):
+                async with asyncio.timeout(self._renew_seconds):
                     await self._bell.wait()
-                    await asyncio.sleep(ASK_AGAIN_SECONDS)
             self._bell.clear()
             try:
                 await self.catch_up()
@@ -242,6 +259,7 @@ class SharedTickets:
     async def catch_up(self) -> None:
         """One round of ``run``. Raises Unavailable."""
         if self._is_away:
+            await self._wait_to_ask()
             with contextlib.suppress(Unavailable):
                 await self._ask(self._check_memory)
         if self._unreleased:
@@ -254,7 +272,9 @@ class SharedTickets:
         # Another node has moved it: that a connection is open by it here, only this node can say.
         open_here = [one for one in self._open.values() if one.key in here and not self._is_moved(one.key)]
         ours = await self._work(self._rows.keep, [(one.key, one.hold) for one in open_here], now_ms=self._now_ms())
-        self._moved.update(one.key for one in open_here if one.key in self._open)
+        stamped = {one.key for one in open_here if one.key in self._open}
+        self._moved |= stamped
+        self._stays |= stamped
         # What was claimed for somebody who had left by then, or ended while it was moved, is nobody's.
         known = {one.hold for one in self._open.values()} | self._taking
         self._unreleased.update((key, hold) for key, hold in ours if hold not in known)
@@ -285,7 +305,8 @@ class SharedTickets:
 
     async def _return(self) -> None:
         """Back to Redis with those whose connections are open here; the others end where they are."""
-        moved = [one for key, one in self._open.items() if key in self._moved and not is_spare(key)]
+        staying = self._stays | {key for key in self._moved if is_spare(key)}
+        moved = [one for key, one in self._open.items() if key in self._moved and key not in staying]
         if not moved:
             return
         with contextlib.suppress(Unavailable):

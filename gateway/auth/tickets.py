@@ -100,9 +100,10 @@ class TicketStore(Protocol):
 class Tickets:
     """Issues and takes tickets; keeps alive those whose connections are open here."""
 
-    def __init__(self, store: TicketStore, clock: Clock) -> None:
+    def __init__(self, store: TicketStore, clock: Clock, *, renew_seconds: float = RENEW_SECONDS) -> None:
         self._store = store
         self._clock = clock
+        self._renew_seconds = renew_seconds
         self._open: dict[str, Held] = {}
 
     async def issue(self, principal: Principal, stream: str, origin: str | None) -> str:
@@ -154,7 +155,7 @@ class Tickets:
     async def run(self) -> None:
         """Renew what is open, until cancelled."""
         while True:
-            await asyncio.sleep(RENEW_SECONDS)
+            await asyncio.sleep(self._renew_seconds)
             try:
                 await self._store.keep(list(self._open.values()))
             except Unavailable as error:

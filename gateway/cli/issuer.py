@@ -1,4 +1,4 @@
-"""``gateway secrets`` and ``gateway keys``: what the built-in issuer's token endpoint knows clients and signs by."""
+"""``gateway secrets`` and ``gateway keys``: what the built-in issuer knows clients and signs by."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def add_secret(*, client_id: str, config: Path | None, assignments: tuple[str, .
     Example:
       gateway secrets add --client-id acme-batch
     """
-    with _opened(config, assignments) as stores:
+    with _opened(config, assignments, for_endpoint=True) as stores:
         _check_known(stores, client_id)
         audit = _entry("secret_added", client_id)
         secret = stores.issuer.add_secret(client_id, now=time.time(), audit=audit)
@@ -70,7 +70,7 @@ def list_secrets(*, client_id: str | None, config: Path | None, assignments: tup
     Example:
       gateway secrets list
     """
-    with _opened(config, assignments) as stores:
+    with _opened(config, assignments, for_endpoint=True) as stores:
         found = [one for one in stores.issuer.secrets() if client_id in (None, one.client_id)]
     rows = [{"client_id": one.client_id, "id": one.id, "made_at": _spelt(one.made_at)} for one in found]
     if output == "json":
@@ -91,7 +91,7 @@ def remove_secret(*, secret_id: str, client_id: str, config: Path | None, assign
     Example:
       gateway secrets remove --client-id acme-batch 5f0c3d0c7f5b4f4d
     """
-    with _opened(config, assignments) as stores:
+    with _opened(config, assignments, for_endpoint=True) as stores:
         audit = _entry("secret_removed", f"{client_id} {secret_id}")
         if not stores.issuer.remove_secret(client_id, secret_id, audit=audit):
             raise ConfigurationProblems([f"{client_id} has no secret {secret_id}; `gateway secrets list` shows all"])
@@ -100,7 +100,8 @@ def remove_secret(*, secret_id: str, client_id: str, config: Path | None, assign
 
 @click.group(short_help="The built-in issuer's signing keys.")
 def keys() -> None:
-    """The keys that sign the tokens of /oauth/token. They are in the database, sealed, and all nodes share them.
+    """The keys that sign the tokens of /oauth/token and `gateway token`. They are in the database, sealed, and all
+    nodes share them.
 
     \b
     Example:
@@ -193,10 +194,15 @@ class _Stores:
 
 
 @contextlib.contextmanager
-def _opened(config: Path | None, assignments: tuple[str, ...]) -> Iterator[_Stores]:
+def _opened(config: Path | None, assignments: tuple[str, ...], *, for_endpoint: bool = False) -> Iterator[_Stores]:
     settings = read_settings(config, assignments)
-    if not settings.auth.builtin.token_endpoint:
+    builtin = settings.auth.builtin
+    if for_endpoint and not builtin.token_endpoint:
         raise ConfigurationProblems(["auth.builtin.token_endpoint = False: must be true for this command"])
+    if not builtin.is_on:
+        raise ConfigurationProblems(
+            ["auth.builtin.token_endpoint = False: it or auth.builtin.enabled must be true for this command"]
+        )
     from gateway.catalog.store import Store
     from gateway.config.adapters import database as open_database
     from gateway.config.adapters import issuer_store
@@ -208,7 +214,7 @@ def _opened(config: Path | None, assignments: tuple[str, ...]) -> Iterator[_Stor
         Schema(database).require(may_upgrade=settings.database.auto_upgrade)
         issuer = issuer_store(settings, database)
         if issuer is None:
-            raise ValueError("no token endpoint, no store")
+            raise ValueError("no issuer, no store")
         yield _Stores(settings, issuer, Store(database))
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gateway.cli.options import format_option, print_json, read_settings, settings_options
-from gateway.errors import ConfigurationProblems, Unavailable
+from gateway.errors import ConfigurationProblems
 
 if TYPE_CHECKING:
     from gateway.config import Settings
+    from gateway.database.database import Database
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -69,7 +70,8 @@ def token(
     assignments: tuple[str, ...],
     output: str,
 ) -> None:
-    """Print an access token of the built-in issuer, which must be switched on (auth.builtin.enabled).
+    """Print an access token of the built-in issuer, which must be switched on (auth.builtin), signed with the key in
+    the database that signs now.
 
     A client that the catalog does not know gets its token too, with a word on stderr: the gateway lets it in when the
     catalog names it.
@@ -80,48 +82,56 @@ def token(
     """
     settings = read_settings(config, assignments)
     builtin = settings.auth.builtin
-    if not builtin.enabled:
+    if not builtin.is_on:
         raise ConfigurationProblems(
             ["auth.builtin.enabled = False: must be true for this command; for development, never in production"]
         )
     longest = settings.auth.max_token_lifetime_seconds
     if ttl > longest:
         raise ConfigurationProblems([f"--ttl {ttl} s: must be at most {longest} s (auth.max_token_lifetime_seconds)"])
-    from gateway.auth.issuer import DevelopmentIssuer
-    from gateway.clock import SystemClock
-
-    issuer = DevelopmentIssuer(settings.data.dir, issuer=builtin.issuer, audience=builtin.audience, clock=SystemClock())
-    try:
-        minted = issuer.mint(client_id, scope=" ".join(scopes), ttl_seconds=ttl, claims=dict(claims))
-    except ValueError as error:
-        raise ConfigurationProblems([str(error)]) from error
-    _warn_of_stranger(settings, client_id)
+    minted = _mint(settings, client_id, scope=" ".join(scopes), ttl_seconds=ttl, claims=dict(claims))
     if output == "json":
         print_json({"access_token": minted, "token_type": "Bearer", "expires_in": ttl})
     else:
         click.echo(minted)
 
 
-def _warn_of_stranger(settings: Settings, client_id: str) -> None:
-    """Say on stderr where a catalog is there and does not know the client: a token that nobody honours looks like any
-    other, and its refusal tells its bearer nothing."""
-    from gateway.auth.issuer import BUILTIN
-    from gateway.catalog.store import Store
+def _mint(settings: Settings, client_id: str, *, scope: str, ttl_seconds: int, claims: dict[str, Any]) -> str:
+    from gateway.clock import SystemClock
     from gateway.config.adapters import database as open_database
+    from gateway.config.adapters import issuer_store, minter
+    from gateway.database.faults import at_start
     from gateway.database.schema import Schema
 
-    try:
-        with contextlib.closing(open_database(settings)) as database:
-            if not Schema(database).state().is_usable:
-                return
-            _, catalog = Store(database).load_catalog(settings.auth.issuer_names())
-            place = database.place
-    except (ConfigurationProblems, Unavailable) as error:
-        click.echo(f"gateway: whether the catalog knows {client_id!r} could not be looked up: {error}", err=True)
-        return
+    settings.data.dir.mkdir(parents=True, exist_ok=True)
+    with contextlib.closing(open_database(settings)) as database, at_start():
+        schema = Schema(database)
+        has_catalog = schema.state().is_usable
+        schema.require(may_upgrade=settings.database.auto_upgrade)
+        store = issuer_store(settings, database)
+        if store is None:
+            raise ValueError("no issuer, no store")
+        try:
+            minted = minter(settings, store, clock=SystemClock()).mint(
+                client_id, scope=scope, ttl_seconds=ttl_seconds, claims=claims
+            )
+        except ValueError as error:
+            raise ConfigurationProblems([str(error)]) from error
+        if has_catalog:
+            _warn_of_stranger(settings, database, client_id)
+        return minted
+
+
+def _warn_of_stranger(settings: Settings, database: Database, client_id: str) -> None:
+    """Say on stderr where the catalog does not know the client: a token that nobody honours looks like any other, and
+    its refusal tells its bearer nothing."""
+    from gateway.auth.issuer import BUILTIN
+    from gateway.catalog.store import Store
+
+    _, catalog = Store(database).load_catalog(settings.auth.issuer_names())
     if catalog.application(BUILTIN, client_id) is None:
         click.echo(
-            f"gateway: the catalog ({place}) has no application with client_id {client_id!r} of issuer {BUILTIN}: this "
-            "token is refused as token_invalid until gateway apply has added one",
+            f"gateway: the catalog ({database.place}) has no application with client_id {client_id!r} of issuer"
+            f" {BUILTIN}: this token is refused as token_invalid until gateway apply has added one",
             err=True,
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gateway.auth.address import HttpAddress
     from gateway.auth.apart import Apart
     from gateway.auth.issuer_store import IssuerStore
+    from gateway.auth.minter import Minter
     from gateway.kafka.producer import Producer
     from gateway.limits.redis import RedisLink
     from gateway.metering.metering import Metering
@@ -146,6 +147,15 @@ def issuer_store(settings: Settings, database: Database) -> IssuerStore | None:
         return None
     keys = [key.get_secret_value() for key in builtin.sealing_keys]
     return IssuerStore(database, Sealer(keys, purpose=PURPOSE) if keys else None)
+
+
+def minter(settings: Settings, store: IssuerStore, *, clock: Clock) -> Minter:
+    """Who signs tokens of the built-in issuer with the keys in its store. Blocks; see ``Minter``."""
+    from gateway.auth.minter import Minter
+
+    builtin = settings.auth.builtin
+    longest_seconds = settings.auth.max_token_lifetime_seconds
+    return Minter(store, issuer=builtin.issuer, audience=builtin.audience, longest_seconds=longest_seconds, clock=clock)
 
 
 def database(settings: Settings) -> Database:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from gateway.auth.issuer import DevelopmentIssuer
+from gateway.auth.minter import Minter
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts
 
@@ -31,7 +31,7 @@ class Partner:
 
 
 def invite_partners(
-    catalog: Catalog, contracts: Contracts, issuer: DevelopmentIssuer, *, directory: Path, ttl_seconds: int
+    catalog: Catalog, contracts: Contracts, minter: Minter, *, directory: Path, ttl_seconds: int
 ) -> list[Partner]:
     """A partner for each tenant with an application, by name; its token holds the scopes of all contracts.
 
@@ -45,7 +45,7 @@ def invite_partners(
             continue
         application = next((one for one in tenant.applications if one.origins), tenant.applications[0])
         claims = CLAIMS.get(tenant.name)
-        token = issuer.mint(application.client_id, scope=scope, ttl_seconds=ttl_seconds, claims=claims)
+        token = minter.mint(application.client_id, scope=scope, ttl_seconds=ttl_seconds, claims=claims)
         path = directory / f"{tenant.name}.token"
         write_private(path, token)
         partners.append(Partner(tenant.name, application.client_id, token, path))

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from gateway.app import Gateway
-from gateway.auth.issuer import BUILTIN, DevelopmentIssuer
+from gateway.auth.issuer import BUILTIN
 from gateway.billing.period import Period
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.contracts import Contracts, load_contracts
@@ -28,10 +28,19 @@ from gateway.catalog.file import load_catalog
 from gateway.catalog.store import Store
 from gateway.clock import SystemClock
 from gateway.config import Settings
-from gateway.config.adapters import database
+from gateway.config.adapters import database, issuer_store, minter
 from gateway.database.schema import Schema
 from gateway.demo.page import welcome
-from gateway.demo.partners import OPERATOR, REPORT, invite_partners, remove_reports, report, write_private, write_report
+from gateway.demo.partners import (
+    OPERATOR,
+    REPORT,
+    Partner,
+    invite_partners,
+    remove_reports,
+    report,
+    write_private,
+    write_report,
+)
 from gateway.demo.parts import Broker, PartFailed, RedisServer, find_redis
 from gateway.demo.recordings import RECORDINGS, contracts_directory
 from gateway.errors import ConfigurationProblems
@@ -142,11 +151,9 @@ async def _start(options: Options, stack: AsyncExitStack) -> Broker:
     stack.push_async_callback(gateway.stop)
     await _until_ready(gateway.admin_port)
 
-    builtin = settings.auth.builtin
-    issuer = DevelopmentIssuer(directory, issuer=builtin.issuer, audience=builtin.audience, clock=SystemClock())
-    ttl_seconds = settings.auth.max_token_lifetime_seconds
     stack.callback(remove_reports, directory)
-    partners = invite_partners(catalog, contracts, issuer, directory=directory, ttl_seconds=ttl_seconds)
+    ttl_seconds = settings.auth.max_token_lifetime_seconds
+    partners = _invite(settings, catalog, contracts)
     admin_url = f"http://{_HOST}:{gateway.admin_port}"
     write_report(
         directory,
@@ -250,6 +257,20 @@ def _fill_database(settings: Settings, catalog: Catalog, contracts: Contracts) -
                 seen = store.incarnation(contract.cluster, contract.topic)
                 store.bump_incarnation(contract.cluster, contract.topic, seen=seen)
         store.apply(catalog)
+
+
+def _invite(settings: Settings, catalog: Catalog, contracts: Contracts) -> list[Partner]:
+    """Partners with tokens of the built-in issuer, as long as a token may be."""
+    with contextlib.closing(database(settings)) as opened:
+        store = issuer_store(settings, opened)
+        assert store is not None, "the demo's own settings switch the issuer on"
+        return invite_partners(
+            catalog,
+            contracts,
+            minter(settings, store, clock=SystemClock()),
+            directory=settings.data.dir,
+            ttl_seconds=settings.auth.max_token_lifetime_seconds,
+        )
 
 
 @contextlib.contextmanager

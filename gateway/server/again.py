@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
@@ -49,24 +50,35 @@ class Lane:
     Whoever is alone is answered at once. There is at most one of each connection, which bounds the line.
     """
 
-    __slots__ = ("_timer", "_waiting")
+    __slots__ = ("_free_at", "_timer", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._timer: asyncio.TimerHandle | None = None
+        self._free_at = 0.0
 
     def put(self, answer: Callable[[], None]) -> None:
         """Call ``answer`` in its turn."""
+        if not self._waiting and time.monotonic() >= self._free_at:
+            # No timer for whoever is alone: it would wake a loop that has nothing to do.
+            self._call(answer)
+            return
+        self._waiting.append(answer)
+        self._arm()
+
+    def _call(self, answer: Callable[[], None]) -> None:
+        answer()
+        self._free_at = time.monotonic() + EVERY_SECONDS
+
+    def _arm(self) -> None:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._next)
-            answer()
-        else:
-            self._waiting.append(answer)
 
     def _next(self) -> None:
         self._timer = None
+        self._call(self._waiting.popleft())
         if self._waiting:
-            self.put(self._waiting.popleft())
+            self._arm()
 
 
 def is_head_alone(headers: list[tuple[bytes, bytes]]) -> bool:
