@@ -233,6 +233,33 @@ def test_a_last_key_that_is_given_up_is_replaced_at_once(database: Database) -> 
     assert not store.remove_key(key.kid, now=50, audit=NOTE)
 
 
+def test_without_sealing_keys_the_database_holds_one_and_all_nodes_open_what_it_seals(database: Database) -> None:
+    one, two = IssuerStore(database, None), IssuerStore(database, None)
+    assert one.load().keys == [], "looking makes none"
+    one.ensure_key(now=50)
+    two.ensure_key(now=50)
+    second = two.rotate(now=60, lead_seconds=0, longest_seconds=LONGEST, audit=NOTE)
+    assert [key.kid for key in one.load().keys] == [key.kid for key in two.load().keys]
+    assert second in {key.kid for key in one.load().keys}
+    with database.reading() as connection:
+        rows = list(connection.execute(sa.select(SIGNING_KEYS.c.sealed)).scalars())
+    assert all("EC" not in row for row in rows), "sealed all the same"
+
+
+def test_the_databases_own_sealing_key_opens_nothing_where_the_settings_hold_some(database: Database) -> None:
+    """Or who can write into the database could have a key of their own believed."""
+    IssuerStore(database, None).ensure_key(now=50)
+    assert store_of(database, KEYS[0]).load().keys == []
+    with pytest.raises(ConfigurationProblems, match="opens with none"):
+        store_of(database, KEYS[0]).ensure_key(now=50)
+
+
+def test_what_the_settings_sealed_opens_only_with_their_keys(database: Database) -> None:
+    store_of(database, KEYS[0]).ensure_key(now=50)
+    with pytest.raises(ConfigurationProblems, match="opens with none"):
+        IssuerStore(database, None).check_keys()
+
+
 # ---- settings ------------------------------------------------------------------------------------------------------
 
 WHOLE: dict[str, object] = {

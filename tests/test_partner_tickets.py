@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -173,6 +174,59 @@ async def test_what_a_ticket_is_asked_for_is_checked(nodes: Nodes) -> None:
     problem(await post(partner, {"stream": "s", "origin": "https://other.example"}), 403, "origin_not_allowed")
     problem(await post(nodes.partner(nodes.one, scope="other"), {"stream": "s"}), 403, "insufficient_scope")
     problem(await anonymous(nodes.one).request("POST", "/v1/tickets"), 401, "token_missing")
+
+
+async def test_redis_away_is_no_reason_to_refuse_a_ticket_or_to_take_one_twice(
+    kafka: Kafka, own_redis: RedisServer, tmp_path: Path
+) -> None:
+    topic = f"tickets.away.{tmp_path.name}.{id(tmp_path)}"
+    await kafka.create_topic(topic, 1)
+    settings = {"redis": {"url": own_redis.url}}
+    deployment = Deployment(tmp_path / "d", kafka.bootstrap, [contract("s", topic, partitions=1)], settings=settings)
+    with deployment.gateway("one") as one, deployment.gateway("two") as two:
+        nodes = Nodes(deployment, one, two)
+        for leave, come_back in ((own_redis.pause, own_redis.resume), (own_redis.kill, own_redis.start)):
+            waiting, held = await nodes.ticket(), await nodes.ticket()
+            async with anonymous(two).ndjson("s", ticket=held) as open_before:
+                await open_before.until("welcome")
+                leave()
+                try:
+                    made = await nodes.ticket()
+                    async with anonymous(two).ndjson("s", ticket=made) as opened:
+                        await opened.until("welcome")
+                        for node in (one, two):
+                            for ticket in (made, held):
+                                again = await anonymous(node).get("/v1/streams/s/ndjson", ticket=ticket)
+                                problem(again, 409, "ticket_in_use")
+                    await opens(one, made)
+                    await opens(two, waiting)
+                    problem(await anonymous(one).get("/v1/streams/s/sse", ticket="A" * 32), 401, "token_invalid")
+                finally:
+                    come_back()
+                for node in (one, two):
+                    problem(await anonymous(node).get("/v1/streams/s/ndjson", ticket=held), 409, "ticket_in_use")
+            await opens(one, held)
+            await opens(two, made)
+            await opens(one, waiting)
+    for node in (one, two):
+        assert "background_task_failed" not in node.log()
+        assert "request_failed" not in node.log()
+
+
+async def opens(node: GatewayProcess, ticket: str) -> None:
+    """Open a read by a ticket whose connection is over, or about to be."""
+    async with asyncio.timeout(30):
+        while (answer := await first_answer(node, ticket)) == 409:
+            await asyncio.sleep(0.1)
+    assert answer == 200
+
+
+async def first_answer(node: GatewayProcess, ticket: str) -> int:
+    async with (
+        httpx.AsyncClient(trust_env=False, timeout=30) as client,
+        client.stream("GET", f"{node.base_url}/v1/streams/s/ndjson", params={"ticket": ticket}) as answer,
+    ):
+        return answer.status_code
 
 
 @pytest.mark.parametrize("wrapped", [True, False])

@@ -10,13 +10,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from gateway.billing.drafting import Drafting, Known, statement_id
+from gateway.billing.calendar import Known, is_in_force, reaches_back, waiting
+from gateway.billing.drafting import Drafting, statement_id
 from gateway.billing.errors import StatementConflict
 from gateway.billing.period import Period
 from gateway.billing.rating import RatingRefused
 from gateway.billing.rows import Rows
 from gateway.billing.statement import content_digest
-from gateway.billing.store import Kept, StatementStore
+from gateway.billing.store import Kept, StatementStore, too_late
 from gateway.catalog.chronicle import Held
 from gateway.units import format_rfc3339
 
@@ -66,15 +67,26 @@ class Closing:
         self._drifts = drifts
         self._nothing: dict[str, _Nothing] = {}
 
-    def due(self, known: Known, *, now: float, tenants: Iterable[str] | None = None) -> list[tuple[str, Period]]:
-        """Every period that is over and has no final statement, by tenant and time."""
+    def due(
+        self, known: Known, *, now: float, tenants: Iterable[str] | None = None, asked: str | None = None
+    ) -> list[tuple[str, Period]]:
+        """Every period that is over and has no final statement, by tenant and time.
+
+        ``asked`` is the label of a month to look at even where it was before the catalog first told of a tenant; others
+        of that time are those whose drafts an operator has approved.
+        """
         ends, adjusted = self._store.last_ends(), self._store.tenants_with_adjustments()
         everybody = known.held.keys() | ends.keys() | adjusted
         wanted = sorted(everybody if tenants is None else everybody & set(tenants))
+        approved = self._store.approved_drafts()
         found: list[tuple[str, Period]] = []
         for tenant in wanted:
             nothing = self._nothing_of(tenant, known, now=now, is_adjusted=tenant in adjusted)
-            periods = self._drafting.periods(tenant, known, last_end=ends.get(tenant), now=now)
+            zone = known.zone(tenant)
+            earlier = [Period.spanning(start, end, zone=zone) for start, end in approved.get(tenant, ())]
+            if asked is not None and reaches_back(tenant, month := Period.parse(asked, zone=zone), known, now=now):
+                earlier.append(month)
+            periods = waiting(tenant, known, last_end=ends.get(tenant), now=now, asked=earlier)
             found += [(tenant, period) for period in periods if period.start not in nothing]
         return found
 
@@ -106,29 +118,56 @@ class Closing:
     ) -> Iterator[Closed]:
         """Bring every period that is over as far as it may go, one after the other as they are asked for.
 
-        ``until`` is the label of the last period to close. ``goes_on`` is asked before each period.
+        ``until`` is the label of the last period to close, which may be a month before the catalog first told of the
+        tenant: naming it is what asks for it. ``goes_on`` is asked before each period.
         """
         known = self._drafting.known(tenant=tenant)
+        tenants = None if tenant is None else [tenant]
         held_up: set[str] = set()
-        for name, period in self.due(known, now=now, tenants=None if tenant is None else [tenant]):
+        if until is not None:
+            for passed in self._passed(known, until, now=now, tenants=tenants):
+                held_up.add(passed.tenant)
+                yield passed
+        for name, period in self.due(known, now=now, tenants=tenants, asked=until):
             if name in held_up or (until is not None and period.label > until):
                 continue
             if not goes_on():
                 break
-            result = self._close(name, period, known, now=now)
+            needs_approval = self._drafting.rules.needs_approval
+            if period.label != until:
+                # What nobody names now stands on the approval alone.
+                needs_approval = needs_approval or reaches_back(name, period, known, now=now)
+            result = self._close(name, period, known, now=now, needs_approval=needs_approval)
             if result.outcome not in ("final", "empty"):
                 # The next one stands on this one: its number, its advances, its credit.
                 held_up.add(name)
             yield result
 
+    def _passed(self, known: Known, month: str, *, now: float, tenants: Sequence[str] | None) -> Iterator[Closed]:
+        """Tenants with a plan in a month that has no statement, and can have none: a later one is final."""
+        for tenant, last_end in sorted(self._store.last_ends().items()):
+            period = Period.parse(month, zone=known.zone(tenant))
+            if (tenants is None or tenant in tenants) and period.start < last_end:
+                closed = self._store.closed(tenant=tenant)
+                is_there = any(one.starts_at < period.end and period.start < one.ends_at for one in closed)
+                if not is_there and is_in_force(tenant, period, known):
+                    later = next(one for one in closed if period.end <= one.starts_at)
+                    yield Closed(tenant, period, "refused", None, (too_late(later),))
+
     def draft(self, tenant: str, period: Period, *, now: float) -> Kept | None:
         """Make, or make again, the draft of a period that is over. None where there is nothing to say, or where it has
-        a final statement already."""
+        a final statement already, or can have none.
+
+        It may be a month before the catalog first told of the tenant, too: then only an approval, or a close that names
+        the month, makes it final.
+        """
         known = self._drafting.known(tenant=tenant)
         due = [one for _, one in self.due(known, now=now, tenants=[tenant])]
         if period not in due:
-            return None
-        return self._draft(tenant, period, known, now=now, pending=due[: due.index(period)])
+            last_end = self._store.last_ends().get(tenant, period.start)
+            if period.start < last_end or not reaches_back(tenant, period, known, now=now):
+                return None
+        return self._draft(tenant, period, known, now=now, pending=[one for one in due if one.end <= period.start])
 
     def preview(self, tenant: str, period: Period, *, now: float) -> Kept:
         """A draft of any stretch of time, which never becomes final; of a closed period that waits for its statement,
@@ -146,8 +185,10 @@ class Closing:
         """What has no final statement yet and will have one before ``period``; of months to come the last alone, which
         is all that it takes to know what will have been asked in advance."""
         last_end = self._store.last_ends().get(tenant)
-        before = self._drafting.periods(tenant, known, last_end=last_end, now=period.start)
-        return [one for one in before if one.start <= now or one.end == period.start]
+        approved = self._store.approved_drafts(tenant=tenant).get(tenant, ())
+        asked = [Period.spanning(start, end, zone=known.zone(tenant)) for start, end in approved]
+        before = waiting(tenant, known, last_end=last_end, now=period.start, asked=asked)
+        return [one for one in before if one.end <= period.start and (one.start <= now or one.end == period.start)]
 
     def _draft(
         self, tenant: str, period: Period, known: Known, *, now: float, pending: Sequence[Period] = ()
@@ -158,11 +199,11 @@ class Closing:
         body = made.body()
         return self._store.keep(body, starts_at=period.start, ends_at=period.end)
 
-    def _close(self, tenant: str, period: Period, known: Known, *, now: float) -> Closed:
+    def _close(self, tenant: str, period: Period, known: Known, *, now: float, needs_approval: bool) -> Closed:
         kept = self._store.peek(statement_id(tenant, period))
         if kept is not None and kept.is_closed:
             return Closed(tenant, period, "final", kept)
-        waits = self._waits(kept, period, now=now)
+        waits = self._waits(kept, period, now=now, needs_approval=needs_approval)
         if waits is not None and kept is not None and now - kept.made_at < DRAFT_SECONDS:
             return Closed(tenant, period, waits[0], kept, waits[1])
         try:
@@ -175,22 +216,20 @@ class Closing:
             return Closed(tenant, period, "empty")
         if kept.is_closed:
             return Closed(tenant, period, "final", kept)
-        waits = self._waits(kept, period, now=now) or self._drift(tenant, period)
+        waits = self._waits(kept, period, now=now, needs_approval=needs_approval) or self._drift(tenant, period)
         if waits is not None:
             return Closed(tenant, period, waits[0], kept, waits[1])
-        return self._finalize(kept, period, now=now)
+        return self._finalize(kept, period, now=now, needs_approval=needs_approval)
 
-    def _finalize(self, kept: Kept, period: Period, *, now: float) -> Closed:
-        rules = self._drafting.rules
+    def _finalize(self, kept: Kept, period: Period, *, now: float, needs_approval: bool) -> Closed:
+        prefix = self._drafting.rules.number_prefix
         try:
-            final = self._store.finalize(
-                kept, now=int(now), prefix=rules.number_prefix, needs_approval=rules.needs_approval
-            )
+            final = self._store.finalize(kept, now=int(now), prefix=prefix, needs_approval=needs_approval)
         except StatementConflict as error:
             return Closed(kept.tenant, period, "conflict", kept, (str(error),))
         return Closed(kept.tenant, period, "final", final)
 
-    def _waits(self, kept: Kept | None, period: Period, *, now: float) -> _Reasons | None:
+    def _waits(self, kept: Kept | None, period: Period, *, now: float, needs_approval: bool) -> _Reasons | None:
         """What a final statement waits for, as far as it is quickly told."""
         rules = self._drafting.rules
         if now < period.end + rules.grace_seconds:
@@ -211,7 +250,7 @@ class Closing:
                     for one in self._drafting.behind(period)
                 ),
             )
-        if rules.needs_approval and kept is not None and kept.approved_content != content_digest(kept.body):
+        if needs_approval and kept is not None and kept.approved_content != content_digest(kept.body):
             return "approval", (f"an operator has to approve it: gateway billing approve {kept.id}",)
         return None
 

@@ -10,8 +10,8 @@ from decimal import Decimal
 from typing import Any, Final
 
 from gateway.billing.bill import Advance, Line
+from gateway.billing.calendar import Known, is_in_force
 from gateway.billing.corrections import corrections
-from gateway.billing.inforce import Revisions, terms_of
 from gateway.billing.money import ZERO, exactly, round_money
 from gateway.billing.period import Period
 from gateway.billing.pricing import Tax, pricing_of
@@ -21,7 +21,6 @@ from gateway.billing.statement import Corrected, Draft, Party, advances_of, line
 from gateway.billing.store import Adjustment, Kept, StatementStore
 from gateway.billing.terms import Term
 from gateway.catalog.catalog import Catalog
-from gateway.catalog.chronicle import Held
 from gateway.model import Tenant
 from gateway.usage import BUCKET_SECONDS, bucket_of
 
@@ -37,24 +36,6 @@ class Rules:
     number_prefix: str = "ST-"
     corrected_periods: int = 12
     seller: Party | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What is known of plans and tenants at one moment."""
-
-    catalog: Catalog
-    revisions: Revisions
-    held: Mapping[str, Sequence[Held]]
-
-    def zone(self, tenant: str) -> str:
-        """The tenant's time zone; UTC for one that the catalog has no more."""
-        found = self.catalog.tenant(tenant)
-        return "UTC" if found is None else found.time_zone
-
-    def terms(self, tenant: str) -> tuple[Term, ...]:
-        """Which revision of which plan was in force when."""
-        return terms_of(self.held.get(tenant, ()), self.revisions, zone=self.zone(tenant))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,27 +105,6 @@ class Drafting:
     def usage(self, tenant: str, *, start: int, end: int) -> Rows:
         """A stretch's usage, one row for each key."""
         return dict(self._ledger.sums(tenant=tenant, start=start, end=end))
-
-    def periods(self, tenant: str, known: Known, *, last_end: int | None, now: float) -> Iterator[Period]:
-        """The tenant's periods that are over and have no final statement, oldest first.
-
-        The first one is that in which the catalog first told of the tenant. After a change of its zone a period reaches
-        from where the last ended to the end of the month.
-        """
-        zone = known.zone(tenant)
-        if last_end is None:
-            told = [one.known_from for one in known.held.get(tenant, ())]
-            if not told:
-                return
-            start = Period.holding(min(told), zone=zone).start
-        else:
-            start = last_end
-        while True:
-            month = Period.holding(start, zone=zone)
-            if month.end > now:
-                return
-            yield Period.spanning(start, month.end, zone=zone)
-            start = month.end
 
     def draft(
         self, tenant: str, period: Period, known: Known, *, now: float, pending: Sequence[Period] = ()
@@ -216,8 +176,7 @@ class Drafting:
         self, identity: str, tenant: str, period: Period, known: Known, standing: _Standing, *, now: float
     ) -> Draft | None:
         rows = self.usage(tenant, start=period.start, end=period.end)
-        terms = known.terms(tenant)
-        in_force = any(term.start < period.end and (term.end is None or period.start < term.end) for term in terms)
+        in_force = is_in_force(tenant, period, known)
         owed = any(lines for _, lines in standing.corrections)
         if not (in_force or rows or standing.advances_for(period) or standing.waiting or owed):
             return None

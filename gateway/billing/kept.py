@@ -154,6 +154,21 @@ class KeptStatements:
         with self._reading() as connection:
             return {row[0]: int(row[1]) for row in connection.execute(query.group_by(table.c.tenant))}
 
+    def approved_drafts(self, *, tenant: str | None = None) -> dict[str, list[tuple[int, int]]]:
+        """By tenant, beginning and end of the drafts that an operator has approved and that are not final yet."""
+        table = STATEMENTS
+        query = sa.select(table.c.tenant, table.c.starts_at, table.c.ends_at).order_by(table.c.starts_at)
+        query = query.where(
+            table.c.status == "DRAFT", table.c.is_preview.is_(sa.false()), table.c.approved_by.is_not(None)
+        )
+        if tenant is not None:
+            query = query.where(table.c.tenant == tenant)
+        found: dict[str, list[tuple[int, int]]] = {}
+        with self._reading() as connection:
+            for name, start, end in connection.execute(query):
+                found.setdefault(name, []).append((int(start), int(end)))
+        return found
+
     def waiting(self, *, tenant: str) -> list[Adjustment]:
         """Adjustments that no final statement holds, oldest first."""
         table = ADJUSTMENTS

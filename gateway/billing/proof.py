@@ -9,7 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from gateway.billing.corrections import billed_so_far
-from gateway.billing.drafting import Drafting, Known
+from gateway.billing.calendar import Known
+from gateway.billing.drafting import Drafting
 from gateway.billing.period import Period
 from gateway.billing.rating import Account, RatingRefused, rate
 from gateway.billing.rows import fingerprint, read_rows, spell_rows

@@ -21,7 +21,7 @@ from gateway.database.audit import Entry, append
 from gateway.database.database import Database
 from gateway.units import format_rfc3339
 
-__all__ = ["KEPT_PREVIEWS", "Adjustment", "Kept", "StatementStore"]
+__all__ = ["KEPT_PREVIEWS", "Adjustment", "Kept", "StatementStore", "too_late"]
 
 KEPT_PREVIEWS: Final = 50
 """Of a tenant; the oldest go."""
@@ -74,10 +74,17 @@ class StatementStore(KeptStatements):
         with self._writing() as connection:
             _lock(connection, "number")
             kept = _row(connection, kept.id)
+            before = _newest_closed(connection, kept.tenant)
+            is_late = kept.status == "DRAFT" and before is not None and kept.starts_at < before.ends_at
             if kept.is_preview:
-                raise StatementConflict(f"{reference} is a preview: only the draft of a closed period is approved.")
+                more = f" {too_late(before)}" if is_late and before is not None else ""
+                raise StatementConflict(
+                    f"{reference} is a preview: only the draft of a closed period is approved.{more}"
+                )
             if kept.status != "DRAFT":
                 raise StatementConflict(f"{reference} is {kept.status} already.")
+            if is_late and before is not None:
+                raise StatementConflict(too_late(before))
             content = content_digest(kept.body)
             values = {"approved_by": by, "approved_at": now, "approved_content": content}
             connection.execute(table.update().where(table.c.id == kept.id).values(values))
@@ -104,7 +111,7 @@ class StatementStore(KeptStatements):
                 raise StatementConflict(f"{kept.id} is not approved as it stands.")
             before = _newest_closed(connection, present.tenant)
             if before is not None and before.ends_at > present.starts_at:
-                raise StatementConflict(f"{before.number} reaches into the period of {kept.id}.")
+                raise StatementConflict(too_late(before))
             serial = last + 1
             previous = None if before is None else {"number": str(before.number), "hash": before.hash}
             number = f"{prefix}{serial:0{_DIGITS}d}"
@@ -172,6 +179,12 @@ class StatementStore(KeptStatements):
         """Let the next one lead at once."""
         with self._writing() as connection:
             connection.execute(LEADER.delete().where(LEADER.c.holder == holder))
+
+
+def too_late(later: Kept) -> str:
+    """Why a month before a final statement's has none of its own any more."""
+    label = later.body["period"]["label"]
+    return f"{later.number} of {label} is final: months become final in order, and one before it no more."
 
 
 def _lock(connection: sa.Connection, name: str) -> int:

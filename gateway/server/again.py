@@ -76,9 +76,10 @@ class Lane:
 
     def _next(self) -> None:
         self._timer = None
-        self._call(self._waiting.popleft())
+        answer = self._waiting.popleft()
         if self._waiting:
             self._arm()
+        self._call(answer)
 
 
 def is_head_alone(headers: list[tuple[bytes, bytes]]) -> bool:
