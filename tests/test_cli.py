@@ -269,6 +269,13 @@ def test_a_token_that_cannot_be_is_refused_with_exit_code_2(options: tuple[str, 
     assert said in result.stderr
 
 
+@pytest.mark.parametrize("kid", ["-Cu8US39uQG1hSW-xciqFUi9Z7OeVhFtmT_ta3F2Oxw", "--config", "--Cu8US39"])
+def test_a_key_may_have_a_name_that_begins_like_an_option(kid: str) -> None:
+    result = run("keys", "remove", *BUILTIN, *(("--", kid) if kid == "--config" else (kid,)))
+    assert result.exit_code == 2
+    assert result.stderr == f"gateway: there is no signing key {kid}; `gateway keys list` shows all\n"
+
+
 def test_check_says_what_to_do_about_everything_that_is_missing() -> None:
     away = ("--set", f"kafka.bootstrap_servers=127.0.0.1:{free_port()}")
     redis = ("--set", f"redis.url=redis://:hunter2@127.0.0.1:{free_port()}")

@@ -307,8 +307,8 @@ async def test_how_a_tenant_stands_is_known_without_asking(here: Node) -> None:
 async def test_what_is_not_used_is_given_back_and_the_account_forgotten(
     here: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in ("account", "limiter"):
-        monkeypatch.setattr(f"gateway.limits.{module}.HELD_US", 200_000)
+    for name in ("account.HELD_US", "limiter.HELD_US", "account.LITTLE_HELD_US"):
+        monkeypatch.setattr(f"gateway.limits.{name}", 200_000)
     one, woken = pace(here, records_per_second=rate(100, 100)), Woken()
     one.wait(woken)
     await until(lambda: woken.times == 1)
@@ -320,6 +320,30 @@ async def test_what_is_not_used_is_given_back_and_the_account_forgotten(
     await until(lambda: account.is_idle)
     here.limiter.sweep()
     assert not list(here.limiter.accounts())
+
+
+async def test_little_is_held_for_longer_than_much_before_it_is_given_back(
+    here: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.limits.account.HELD_US", 100_000)
+    monkeypatch.setattr("gateway.limits.limiter.HELD_US", 100_000)
+    monkeypatch.setattr("gateway.limits.account.LITTLE_HELD_US", 2_000_000)
+    little, much = (
+        here.limiter.pace(grant(plan(records_per_second=rate(20, burst)), tenant=f"burst-{burst}"))
+        for burst in (1000, 4)
+    )
+    leases = {}
+    for one in (little, much):
+        assert one is not None
+        woken = Woken()
+        one.wait(woken)
+        await until(lambda woken=woken: woken.times == 1)
+        leases[one] = one.lacks
+    await until(lambda: leases[much].left == 0)
+    assert leases[little].left > 0
+    await until(lambda: leases[little].left == 0)
+    for one in leases:
+        one.close()
 
 
 async def test_a_busy_tenant_costs_few_questions_at_any_rate(here: Node) -> None:

@@ -61,6 +61,11 @@ PLANS: dict[str, dict[str, Any]] = {
     "again": {"requests_per_second": {"rate": 0.1, "burst": 2}},
     "paced": {"records_per_second": {"rate": 0.5, "burst": 1}},
     "indebted": {"bytes_per_second": {"rate": 4, "burst": 4}},
+    "narrow": {
+        "records_per_second": {"rate": 100, "burst": 100},
+        "streams": {"numbers": {"records_per_second": {"rate": 0.1, "burst": 10}}},
+        "each_application": {"bytes_per_second": {"rate": 50, "burst": 100_000}},
+    },
     "free": {},
 }
 
@@ -340,6 +345,27 @@ async def test_the_callers_limits_and_their_use(stage: Stage, client: httpx.Asyn
     assert month["resets_at"].endswith("Z")
     assert (await client.get(f"{stage.a.base_url}/v1/limits")).status_code == 401
     assert (await client.get(f"{stage.a.base_url}/v1/limits?x=1", headers=headers)).status_code == 400
+
+
+async def test_the_callers_tighter_limits_say_why_a_read_is_slower_than_the_plan(
+    stage: Stage, client: httpx.AsyncClient
+) -> None:
+    headers = stage.headers("narrow")
+    page = await client.get(address(stage.a, "records", **{"from": "earliest", "limit": 300}), headers=headers)
+    assert len(page.json()["records"]) <= 10
+    (plan,) = (await client.get(f"{stage.a.base_url}/v1/limits", headers=headers)).json()["plans"]
+    assert plan["limits"].keys().isdisjoint(("streams", "each_application"))
+    assert (plan["limits"]["records_per_second"]["limit"], plan["limits"]["records_per_second"]["burst"]) == (100, 100)
+    assert plan["stream_limits"].keys() == {"numbers"}
+    (name, tight), *others = plan["stream_limits"]["numbers"].items()
+    assert (name, others, tight["limit"], tight["burst"]) == ("records_per_second", [], 0.1, 10)
+    assert tight["remaining"] < 5
+    assert tight["resets_in_ms"] > 1000
+    own = plan["application_limits"]["bytes_per_second"]
+    assert (own["limit"], own["burst"]) == (50, 100_000)
+    assert own["remaining"] < 100_000
+    (plain,) = (await client.get(f"{stage.a.base_url}/v1/limits", headers=stage.headers("seen"))).json()["plans"]
+    assert plain.keys().isdisjoint(("stream_limits", "application_limits"))
 
 
 async def test_without_limits_nothing_is_refused(stage: Stage, client: httpx.AsyncClient) -> None:

@@ -199,7 +199,9 @@ async def test_redis_away_is_no_reason_to_refuse_a_ticket_or_to_take_one_twice(
                                 again = await anonymous(node).get("/v1/streams/s/ndjson", ticket=ticket)
                                 problem(again, 409, "ticket_in_use")
                     await opens(one, made)
-                    await opens(two, waiting)
+                    if leave == own_redis.kill:
+                        # Known before: nodes first say what is open by it, which takes some seconds.
+                        await opens(two, waiting)
                     problem(await anonymous(one).get("/v1/streams/s/sse", ticket="A" * 32), 401, "token_invalid")
                 finally:
                     come_back()
@@ -216,7 +218,7 @@ async def test_redis_away_is_no_reason_to_refuse_a_ticket_or_to_take_one_twice(
 async def opens(node: GatewayProcess, ticket: str) -> None:
     """Open a read by a ticket whose connection is over, or about to be."""
     async with asyncio.timeout(30):
-        while (answer := await first_answer(node, ticket)) == 409:
+        while (answer := await first_answer(node, ticket)) == 409:  # noqa: ASYNC110 - only asking again tells
             await asyncio.sleep(0.1)
     assert answer == 200
 

@@ -32,6 +32,7 @@ ISSUER = "https://gateway.example"
 ADMIN = "admin-token-of-the-tests"
 FORM = "application/x-www-form-urlencoded"
 SECONDS = 60.0
+LISTED = "https://app.example"
 
 
 @dataclass
@@ -105,6 +106,7 @@ def estate(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[E
     for tenant in told["tenants"]:
         for application in tenant["applications"]:
             application["issuer"] = "builtin"
+    told["tenants"][0]["applications"][0]["origins"] = [LISTED]
     told["tenants"][0]["applications"].append({"client_id": "acme+batch%", "title": "Odd", "issuer": "builtin"})
     contracts = [
         contract("s", topic, partitions=1, scopes=["streams:read"]),
@@ -278,6 +280,21 @@ async def test_credentials_in_the_address_are_refused(estate: Estate) -> None:
         assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
         answer = await client.get(url)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+async def test_a_page_that_the_application_does_not_list_gets_no_token(estate: Estate) -> None:
+    for origin in ("https://elsewhere.example", "null"):
+        answer = await estate.ask(grant(client_secret=estate.secret), headers={"Origin": origin})
+        assert (answer.status_code, answer.json()["error"]) == (403, "unauthorized_client"), origin
+        assert set(answer.json()) == {"error", "error_description"}
+        assert "access-control-allow-origin" not in answer.headers
+        # Who does not know the secret does not learn what the application lists.
+        guess = await estate.ask(grant(client_secret="x"), source="127.0.5.1", headers={"Origin": origin})
+        assert (guess.status_code, guess.json()["error"]) == (401, "invalid_client")
+    for origin in (LISTED, estate.one.base_url):
+        answer = await estate.ask(grant(client_secret=estate.secret), headers={"Origin": origin})
+        assert answer.status_code == 200, origin
+        assert answer.headers["access-control-allow-origin"] == origin
 
 
 async def test_who_guesses_is_told_when_to_come_back_and_others_are_not_held_up(estate: Estate) -> None:

@@ -150,8 +150,8 @@ def test_the_end_may_lie_ahead_and_the_beginning_long_ago() -> None:
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 @pytest.mark.parametrize("zone", ["UTC", "Pacific/Kiritimati", "America/Los_Angeles", "Asia/Kathmandu"])
 def test_the_end_of_all_calendars_is_reached_in_few_steps(zone: str, granularity: Granularity) -> None:
-    given = {"from_": "9998-12-30T00:00:00Z", "to": "9999-12-31T23:59:59Z", "granularity": granularity}
-    question = ask(ZoneInfo(zone), **given)
+    question = ask(ZoneInfo(zone), from_="9998-12-30T00:00:00Z", to="9999-12-31T23:59:59Z", granularity=granularity)
+    assert question.end >= LATEST
     assert len(list(islice(_windows(question, lambda: None), 100))) < 10
 
 

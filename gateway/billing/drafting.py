@@ -77,12 +77,12 @@ class Drafting:
         self.rules = rules or Rules()
         self._store = store
         self._ledger = ledger
-        self._catalog = catalog
+        self.catalog = catalog
 
     def known(self, *, tenant: str | None = None) -> Known:
         """What is known now; with ``tenant``, the history of that one only."""
         revisions, held = self._store.history(tenants=None if tenant is None else [tenant])
-        return Known(self._catalog(), revisions, held)
+        return Known(self.catalog(), revisions, held)
 
     def complete_until(self, *, now: float) -> int:
         """Epoch seconds: every delivery before it is in the usage."""

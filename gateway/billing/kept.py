@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from gateway.billing.errors import StatementNotFound
 from gateway.billing.inforce import Revisions
 from gateway.billing.statement import Status, shown
-from gateway.billing.tables import ADJUSTMENTS, COUNTERS, STATEMENTS
+from gateway.billing.tables import ADJUSTMENTS, COUNTERS, ENTITLEMENTS, STATEMENTS
 from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
 from gateway.database.database import Database
 from gateway.units import parse_rfc3339
@@ -91,6 +91,12 @@ class KeptStatements:
             for one in read_entitlements(connection, tenants=tenants):
                 held.setdefault(one.tenant, []).append(one)
             return revisions, held
+
+    def has_heard_of(self, tenant: str) -> bool:
+        """Whether the catalog ever told of the tenant's entitlements."""
+        with self._reading() as connection:
+            query = sa.select(ENTITLEMENTS.c.number).where(ENTITLEMENTS.c.tenant == tenant).limit(1)
+            return connection.execute(query).first() is not None
 
     # ---- reading -----------------------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from gateway.billing.corrections import billed_so_far
 from gateway.billing.calendar import Known
+from gateway.billing.corrections import billed_so_far
 from gateway.billing.drafting import Drafting
 from gateway.billing.period import Period
 from gateway.billing.rating import Account, RatingRefused, rate

@@ -184,7 +184,7 @@ class StatementStore(KeptStatements):
 def too_late(later: Kept) -> str:
     """Why a month before a final statement's has none of its own any more."""
     label = later.body["period"]["label"]
-    return f"{later.number} of {label} is final: months become final in order, and one before it no more."
+    return f"{later.number} of {label} is final, and months become final in order: none up to its end can any more."
 
 
 def _lock(connection: sa.Connection, name: str) -> int:

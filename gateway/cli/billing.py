@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import getpass
 from collections.abc import Iterator
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gateway.cli import billing_arguments as arguments
 from gateway.cli.billing_tables import closed as closed_row
 from gateway.cli.billing_tables import print_state, show_closed, show_list, show_one
 from gateway.cli.options import print_json, read_settings, settings_options
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
     from gateway.statements import Statements
 
 EXIT_WAITS = 1
-_MOST_ADJUSTED = Decimal(10) ** 12
 
 
 @click.group(short_help="Statements: closed, approved, shown, checked, adjusted; plans tried.")
@@ -78,27 +76,26 @@ def close(
 
     serve does the same by itself, unless billing.schedule is off. A period stays open while usage is not complete,
     reconciliation found a difference, billing.grace_seconds are not over, or billing.approval asks for a person. Exit
-    code 1 if any does.
+    code 1 if any does, or if the --period is not over everywhere.
+
+    Months before the catalog first told of a tenant are never closed unasked. --period asks for exactly that one, where
+    the catalog says that the tenant had a plan in it.
 
     \b
     Example:
       gateway billing close --tenant acme --period 2026-10
     """
-    from gateway.billing.period import Period
     from gateway.cli.usage import tell_progress
 
-    if period is not None:
-        try:
-            Period.parse(period, zone="UTC")
-        except ValueError as error:
-            raise ConfigurationProblems([f"--period {error}"]) from None
+    actor, until = arguments.who(by), arguments.month(period)
     with _statements(config, assignments) as (statements, now):
-        _check_tenant(statements, tenant)
+        arguments.check_tenant(statements, tenant)
+        running = [] if until is None else arguments.not_over(statements, until, tenant=tenant, now=now)
         for source in lost:
-            if not statements.ledger.give_up(source, by=_who(by), at=_at(now)):
+            if not statements.ledger.give_up(source, by=actor, at=_at(now)):
                 raise ConfigurationProblems([f"--lost {source}: there is no live source of this name"])
         closed: list[dict[str, Any]] = []
-        for one in statements.closing.run(now=now, tenant=tenant, until=period):
+        for one in statements.closing.run(now=now, tenant=tenant, until=until):
             closed.append(closed_row(one))
             tell_progress(f"{len(closed)} periods; {one.tenant} {one.period.label}")
         tell_progress("")
@@ -106,7 +103,9 @@ def close(
         print_json({"periods": closed})
     else:
         show_closed([one for one in closed if one["outcome"] != "empty"])
-    if any(one["outcome"] not in ("final", "empty") for one in closed):
+    if running:
+        click.echo(f"gateway: {until} is not over where these are: {', '.join(running)}", err=True)
+    if running or any(one["outcome"] not in ("final", "empty") for one in closed):
         ctx.exit(EXIT_WAITS)
 
 
@@ -124,8 +123,9 @@ def approve(*, statement: str, by: str | None, config: Path | None, assignments:
     Example:
       gateway billing approve s3f9c2d41b7a85e60c1d2f3a4
     """
+    actor = arguments.who(by)
     with _statements(config, assignments) as (statements, now):
-        kept = statements.store.approve(statement, by=_who(by), now=int(now))
+        kept = statements.store.approve(statement, by=actor, now=int(now))
     print_state(kept, output)
 
 
@@ -136,10 +136,8 @@ def approve(*, statement: str, by: str | None, config: Path | None, assignments:
 @click.option(
     "--format",
     "output",
-    type=click.Choice(["table", "json", "csv", "html", "pdf"]),
-    default="table",
-    show_default=True,
-    help="What to print; csv, html and pdf are of one statement.",
+    type=click.Choice(["table", *arguments.FORMS]),
+    help="What to print; csv, html and pdf are of one statement.  [default: what --output ends in, else table]",
 )
 @click.option(
     "--output", "file", type=click.Path(path_type=Path, dir_okay=False), help="Write there, not to the terminal."
@@ -150,7 +148,7 @@ def statement(
     reference: str | None,
     tenant: str | None,
     limit: int,
-    output: str,
+    output: str | None,
     file: Path | None,
     config: Path | None,
     assignments: tuple[str, ...],
@@ -163,24 +161,21 @@ def statement(
     Example:
       gateway billing statement ST-000012 --format pdf --output acme-2026-10.pdf
     """
-    if reference is None and output not in ("table", "json"):
-        raise click.UsageError(f"--format {output} is of one statement: name its NUMBER")
+    form = arguments.form_of(output, file)
+    if reference is None and (form not in ("table", "json") or file is not None):
+        raise click.UsageError(f"--format {form} and --output are of one statement: name its NUMBER")
     with _statements(config, assignments) as (statements, _):
         if reference is None:
-            _check_tenant(statements, tenant)
-            show_list(statements.store.page(tenant=tenant, limit=limit), output)
+            arguments.check_tenant(statements, tenant)
+            show_list(statements.store.page(tenant=tenant, limit=limit), form)
             return
         kept = statements.store.find(reference, tenant=tenant)
-    if output == "table" and file is None:
+    if form == "table":
         show_one(kept)
         return
     from gateway.billing.office import spell
 
-    if output == "table":
-        raise click.UsageError("--output needs a --format of json, csv, html or pdf")
-    if output == "pdf" and file is None:
-        raise click.UsageError("--format pdf needs --output FILE")
-    content = spell(kept.shown(), output)
+    content = spell(kept.shown(), form)
     if file is None:
         click.echo(content, nl=False)
     else:
@@ -206,7 +201,7 @@ def verify(
       gateway billing verify --tenant acme
     """
     with _statements(config, assignments) as (statements, _):
-        _check_tenant(statements, tenant)
+        arguments.check_tenant(statements, tenant)
         verdict = statements.proof.verify(tenant=tenant)
     if output == "json":
         findings = [{"statement": one.statement, "kind": one.kind, "told": one.told} for one in verdict.findings]
@@ -249,18 +244,18 @@ def adjust(
     Example:
       gateway billing adjust --tenant acme --amount -25.00 --name Goodwill --reason "outage of 3 October"
     """
+    actor, why = arguments.who(by), arguments.text("--reason", reason)
     with _statements(config, assignments) as (statements, now):
         if credited is not None:
             if tenant is not None or amount is not None or name is not None:
                 raise click.UsageError("--credit goes without --tenant, --amount and --name")
-            made = statements.store.credit(credited, reason=reason, by=_who(by), now=int(now))
+            made = statements.store.credit(credited, reason=why, by=actor, now=int(now))
         else:
             if tenant is None or amount is None or name is None:
                 raise click.UsageError("--tenant, --amount and --name belong together")
-            _check_tenant(statements, tenant)
-            made = statements.store.adjust(
-                tenant=tenant, name=name, reason=reason, amount=_amount(amount), by=_who(by), now=int(now)
-            )
+            arguments.check_tenant(statements, tenant)
+            title, worth = arguments.text("--name", name), arguments.amount(amount)
+            made = statements.store.adjust(tenant=tenant, name=title, reason=why, amount=worth, by=actor, now=int(now))
     told = {
         "number": made.number,
         "tenant": made.tenant,
@@ -295,31 +290,7 @@ def _statements(config: Path | None, assignments: tuple[str, ...]) -> Iterator[t
         yield Statements.of(settings, database, clock=clock), clock.now()
 
 
-def _check_tenant(statements: Statements, tenant: str | None) -> None:
-    """Raises ConfigurationProblems for a name that neither catalog, history nor ledger has."""
-    if tenant is None:
-        return
-    known = statements.drafting.known(tenant=tenant)
-    if known.catalog.tenant(tenant) is None and tenant not in known.held and tenant not in statements.ledger.tenants():
-        names = ", ".join(one.name for one in known.catalog.tenants) or "none"
-        raise ConfigurationProblems([f"--tenant {tenant!r}: there is no such tenant; known: {names}"])
-
-
-def _who(by: str | None) -> str:
-    return by or f"cli:{getpass.getuser()}"
-
-
 def _at(now: float) -> str:
     from gateway.units import format_rfc3339
 
     return format_rfc3339(round(now * 1000))
-
-
-def _amount(text: str) -> Decimal:
-    try:
-        amount = Decimal(text)
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not amount.is_finite() or not amount or abs(amount) > _MOST_ADJUSTED or amount != round(amount, 12):
-        raise ConfigurationProblems([f"--amount {text!r}; allowed: a decimal number such as -25.00, not 0"])
-    return amount

@@ -168,7 +168,12 @@ def list_keys(*, config: Path | None, assignments: tuple[str, ...], output: str)
         click.echo(f"{row['kid']}  signs from {row['signs_from']}{end}")
 
 
-@keys.command("remove", short_help="Give up a signing key now; its tokens end.")
+# One key in 64 has a name that begins like an option.
+@keys.command(
+    "remove",
+    short_help="Give up a signing key now; its tokens end.",
+    context_settings={"ignore_unknown_options": True},
+)
 @click.argument("kid")
 @settings_options
 def remove_key(*, kid: str, config: Path | None, assignments: tuple[str, ...]) -> None:

@@ -91,9 +91,13 @@ class JwksSettings(Section):
 
 
 class BuiltinSettings(Section):
-    """The issuer inside the gateway: a command for development and the demo, a token endpoint for everybody."""
+    """The issuer inside the gateway: one set of keys, a command, and a token endpoint where it is switched on."""
 
-    enabled: bool = Field(False, description="Whether tokens made by `gateway token` are accepted; not for production.")
+    enabled: bool = Field(
+        False,
+        description="Whether the built-in issuer is on without a token endpoint, for `gateway token`; not for "
+        "production.",
+    )
     issuer: str = Field(
         "urn:gateway:builtin",
         min_length=1,
@@ -111,7 +115,7 @@ class BuiltinSettings(Section):
     sealing_keys: tuple[CursorKey, ...] = Field(
         (),
         description="Secrets of 16 characters or more that seal the signing keys in the database, the same on every "
-        "node; the first seals, all of them open, so that they can be rotated.",
+        "node; the first seals, all of them open, so that they can be rotated. Without any, the database holds one.",
     )
 
     @model_validator(mode="after")

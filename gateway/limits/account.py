@@ -20,6 +20,9 @@ EVERY_US: Final = 45_000
 HELD_US: Final = 5_000_000
 """What is held is reported so often, and given back where nothing was used meanwhile."""
 
+LITTLE_HELD_US: Final = 20_000_000
+"""Little of a burst is reported less often: most tenants are light, and their reports would be most of the questions."""
+
 _LOOKED_AT: Final = 16
 _UNITS: Final = ("bytes", "requests", "records")
 
@@ -325,7 +328,8 @@ class Account:
         if self._asking or self._lender.is_away or not any(lease.has_something for lease in self.leases.values()):
             self.is_filed = self._asking
             return HELD_US if self._asking else None
-        due_in_us = (self._asked_us or 0) + HELD_US - self._lender.now_us()
+        held_us = HELD_US if any(lease.has_much for lease in self.leases.values()) else max(HELD_US, LITTLE_HELD_US)
+        due_in_us = (self._asked_us or 0) + held_us - self._lender.now_us()
         if due_in_us > 0:
             return due_in_us
         self._asking = True

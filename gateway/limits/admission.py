@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
 
 from gateway.counters import Counters
 from gateway.errors import RateLimited, TooManyConnections
@@ -13,7 +13,7 @@ from gateway.limits.connections import Connections
 from gateway.limits.pace import Pace
 from gateway.limits.quota_pace import QuotaPace
 from gateway.limits.quotas import Quotas
-from gateway.limits.scopes import RATES
+from gateway.limits.scopes import RATES, name_of_application, name_of_stream, of_each_application, of_stream
 from gateway.limits.seats import LIMIT as CONNECTIONS
 from gateway.limits.seats import Seat
 from gateway.limits.spending import Spendings
@@ -40,6 +40,10 @@ class Rates(Protocol):
 
     def standing(self, tenant: str, plan: Plan, limits: Sequence[str] = RATES) -> list[Standing]:
         """How the tenant stands with each of these rates, as far as it is known here."""
+        ...
+
+    def tighter(self, tenant: str, plan: Plan, scope: str, rates: Mapping[str, Any]) -> list[Standing]:
+        """The same of rates that hold within a scope of the plan."""
         ...
 
 
@@ -130,3 +134,12 @@ class Admission:
         found.append(Standing(CONNECTIONS, cap, remaining=remaining))
         shares = await self._quotas.refresh(tenant, plan.name, plan.limits)
         return found + [share.standing() for share in shares]
+
+    def of_stream(self, tenant: str, plan: Plan, stream: str) -> list[Standing]:
+        """How the tenant stands with the plan's tighter rates of a stream; empty where it has none."""
+        return self._rates.tighter(tenant, plan, name_of_stream(stream), of_stream(plan.limits, stream))
+
+    def of_application(self, tenant: str, plan: Plan, issuer: str, client_id: str) -> list[Standing]:
+        """The same of the plan's tighter rates of an application."""
+        scope = name_of_application(issuer, client_id)
+        return self._rates.tighter(tenant, plan, scope, of_each_application(plan.limits))

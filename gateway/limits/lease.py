@@ -106,6 +106,11 @@ class Lease:
         """Whether it holds tokens that others could use."""
         return self.left > 0 or bool(self._coming)
 
+    @property
+    def has_much(self) -> bool:
+        """Whether others would miss it: more than the eighth part of a burst."""
+        return (self.left + self.unripe()) * 8 > self.rate.capacity
+
     def unripe(self) -> int:
         """Tokens that are promised to this process and not there yet."""
         if not self._coming:

@@ -20,7 +20,7 @@ import msgspec
 
 from gateway.limits.bucket import Rate
 
-NODE_US: Final = 10_000_000
+NODE_US: Final = 30_000_000
 """A borrower that was not heard of for so long is forgotten, with what it held."""
 
 CHUNK_US: Final = 100_000

@@ -6,8 +6,8 @@ import asyncio
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
 
 from gateway.clock import Clock
 from gateway.limits.account import HELD_US, Account, Lender
@@ -17,7 +17,7 @@ from gateway.limits.bucket import MICROSECONDS, Rate
 from gateway.limits.lease import Lease
 from gateway.limits.lending import Given
 from gateway.limits.pace import PLENTY, NarrowPace, Pace
-from gateway.limits.scopes import PACED, RATES, of_each_application, of_stream
+from gateway.limits.scopes import PACED, RATES, name_of_application, name_of_stream, of_each_application, of_stream
 from gateway.limits.standing import Standing, rate_of
 from gateway.limits.store import Exchange, Store, account_key, name_tag
 from gateway.model import Grant, Plan
@@ -62,8 +62,8 @@ class Limiter:
         limits, stream = grant.plan.limits, grant.contract.stream
         rates = [rate_of(limits, limit) for limit in PACED]
         narrow = {
-            f"stream:{stream}": of_stream(limits, stream),
-            f"application:{grant.principal.issuer}:{grant.application}": of_each_application(limits),
+            name_of_stream(stream): of_stream(limits, stream),
+            name_of_application(grant.principal.issuer, grant.application): of_each_application(limits),
         }
         scopes = [(name_tag(name), tighter) for name, tighter in narrow.items() if tighter]
         if not scopes and rates == [None, None, None]:
@@ -80,7 +80,7 @@ class Limiter:
             (
                 lease,
                 *(
-                    account.lease(f"{limit}@{tag}", limit, told)
+                    account.lease(_within(limit, tag), limit, told)
                     for tag, tighter in scopes
                     if (told := rate_of(tighter, limit)) is not None
                 ),
@@ -124,6 +124,13 @@ class Limiter:
         leases = {} if account is None else account.leases
         now_us = self.now_us()
         return [_standing(limit, rate_of(plan.limits, limit), leases.get(limit), now_us) for limit in limits]
+
+    def tighter(self, tenant: str, plan: Plan, scope: str, rates: Mapping[str, Any]) -> list[Standing]:
+        """The same of the ``rates`` within a scope of the plan, which ``scopes`` names."""
+        account, tag = self._accounts.get((tenant, plan.name)), name_tag(scope)
+        leases = {} if account is None else account.leases
+        now_us = self.now_us()
+        return [_standing(one, rate_of(rates, one), leases.get(_within(one, tag)), now_us) for one in sorted(rates)]
 
     def accounts(self) -> Iterator[Account]:
         """Those that this node knows now."""
@@ -310,6 +317,11 @@ def _unlimited() -> Lease:
     free = Lease("", "records", Rate.of(1, 1), 1)
     free.left, free.low = PLENTY, -PLENTY
     return free
+
+
+def _within(limit: str, tag: str) -> str:
+    """The name of a rate's lease within a scope."""
+    return f"{limit}@{tag}"
 
 
 def _standing(limit: str, told: tuple[int | float, int | float] | None, lease: Lease | None, now_us: int) -> Standing:

@@ -32,6 +32,16 @@ def of_each_application(limits: Mapping[str, Any]) -> Mapping[str, Any]:
     return found
 
 
+def name_of_stream(stream: str) -> str:
+    """What a stream's own rates are kept by."""
+    return f"stream:{stream}"
+
+
+def name_of_application(issuer: str, client_id: str) -> str:
+    """What an application's own rates are kept by."""
+    return f"application:{issuer}:{client_id}"
+
+
 def scope_of(grant: Grant) -> Hashable:
     """Within a tenant's plan the same for all reads that are under the very same limits, and only for them."""
     limits, stream = grant.plan.limits, grant.contract.stream

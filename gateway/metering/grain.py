@@ -30,7 +30,10 @@ class Grain:
 
     def start(self, moment: int) -> int:
         """Where the stretch that holds the moment begins; epoch seconds, as everywhere here."""
-        bucket = _within(moment) // BUCKET_SECONDS * BUCKET_SECONDS
+        return self._start(_within(moment))
+
+    def _start(self, moment: int) -> int:
+        bucket = moment // BUCKET_SECONDS * BUCKET_SECONDS
         found = self._starts.get(bucket)
         if found is None:
             found = self._starts[bucket] = bucket if self.granularity == "15m" else self._begin(bucket)
@@ -43,7 +46,8 @@ class Grain:
             return start + BUCKET_SECONDS
         if self.granularity == "hour":
             end = start + BUCKET_SECONDS
-            while self.start(end) == start:
+            # Beyond LATEST too, which lies within an hour in some zones.
+            while self._start(end) == start:
                 end += BUCKET_SECONDS
             return end
         day = datetime.fromtimestamp(start, self.zone).date()

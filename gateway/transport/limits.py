@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any, Final
 
 from starlette.types import Receive, Scope, Send
@@ -10,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from gateway.auth.policy import member, readable
 from gateway.errors import Unavailable
 from gateway.limits.spending import told_of
-from gateway.limits.standing import spelt
+from gateway.limits.standing import Standing, spelt
 from gateway.subscription.request import parse_nothing
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import demand
@@ -34,15 +35,20 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     plans = {right.plan.name: right.plan for right in snapshot.catalog.rights(tenant.name, now=now)}
     found: list[dict[str, Any]] = []
     for name, plan in sorted(plans.items()):
-        standings = await gate.admission.standings(tenant.name, plan)
-        found.append(
-            {
-                "plan": name,
-                "title": plan.title,
-                "streams": streams.get(name, []),
-                "limits": {one.name: spelt(one) for one in standings},
-            }
-        )
+        told_of_plan: dict[str, Any] = {
+            "plan": name,
+            "title": plan.title,
+            "streams": streams.get(name, []),
+            "limits": _spelt(await gate.admission.standings(tenant.name, plan)),
+        }
+        # Tighter rates within the plan: a read goes at the tightest of those that it is under.
+        narrow = {one: gate.admission.of_stream(tenant.name, plan, one) for one in streams.get(name, [])}
+        if any(narrow.values()):
+            told_of_plan["stream_limits"] = {one: _spelt(standings) for one, standings in narrow.items() if standings}
+        own = gate.admission.of_application(tenant.name, plan, principal.issuer, principal.client_id)
+        if own:
+            told_of_plan["application_limits"] = _spelt(own)
+        found.append(told_of_plan)
     told: dict[str, Any] = {"plans": found}
     spend_limit = snapshot.catalog.accounts.get(tenant.name, {}).get("spend_limit")
     if spend_limit is not None:
@@ -55,3 +61,7 @@ async def serve(gate: Gate, scope: Scope, receive: Receive, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await send({"type": "http.response.body", "body": body})
+
+
+def _spelt(standings: Iterable[Standing]) -> dict[str, Any]:
+    return {one.name: spelt(one) for one in standings}

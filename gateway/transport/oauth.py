@@ -19,6 +19,7 @@ from gateway.auth.tokens import MAX_TEXT_LENGTH
 from gateway.errors import BadRequest, Forbidden, OAuthRefusal, PayloadTooLarge, TokenInvalid, Unavailable
 from gateway.subscription.request import parse_nothing
 from gateway.transport.bodies import read_body
+from gateway.transport.cors import origin_of, own_origin
 from gateway.transport.gate import Gate
 from gateway.transport.negotiate import demand
 from gateway.transport.problems import REALM
@@ -67,7 +68,7 @@ async def _token(
         address = scope["client"][0] if scope.get("client") else None
         await authority.authenticate(client.client_id, client.secret, address=address)
         scope["state"]["access_fields"].update(client_id=client.client_id)
-        scopes = _scopes(gate, authority, client.client_id, form.get("scope"))
+        scopes = _scopes(gate, authority, client.client_id, form.get("scope"), origin=origin_of(scope))
         minted = authority.mint(client.client_id, scopes)
     except PayloadTooLarge as error:
         raise OAuthRefusal("invalid_request", error.detail, status=413) from error
@@ -82,14 +83,18 @@ async def _token(
     return {"access_token": minted, "token_type": "Bearer", "expires_in": expires_in, "scope": granted}
 
 
-def _scopes(gate: Gate, authority: Authority, client_id: str, asked: str | None) -> frozenset[str]:
+def _scopes(
+    gate: Gate, authority: Authority, client_id: str, asked: str | None, *, origin: str | None
+) -> frozenset[str]:
     """What the token will hold. Only who showed the secret learns why there is none."""
     now, snapshot = gate.now(), gate.snapshot()
     principal = authority.principal(client_id, ())
     found = snapshot.catalog.application(principal.issuer, client_id)
     if found is None:
         raise OAuthRefusal("unauthorized_client", "No application of this name is in the catalog.")
-    tenant, _ = found
+    tenant, application = found
+    if origin not in (None, own_origin(gate.public_url()), *application.origins):
+        raise OAuthRefusal("unauthorized_client", "The application does not list the page's origin.", status=403)
     if tenant.status != "active":
         raise OAuthRefusal("unauthorized_client", "The organisation is suspended.")
     try:

@@ -22,6 +22,7 @@ _TEXT: Final[Schema] = {"type": "string"}
 _REFUSALS: Final = {
     "400": "The request is not one that gets a token (RFC 6749 §5.2).",
     "401": "The client is unknown, its secret is wrong, or there is none.",
+    "403": "The application does not list the page's origin.",
     "413": "The body is larger than allowed.",
     "429": "Too many wrong secrets.",
     "503": "There is no token now.",

@@ -37,6 +37,16 @@ def limits_schema() -> Schema:
             "title": text,
             "streams": {"type": "array", "items": text},
             "limits": {"type": "object", "additionalProperties": limit},
+            "stream_limits": {
+                "type": "object",
+                "description": "Tighter rates of all your reads of a stream together.",
+                "additionalProperties": {"type": "object", "additionalProperties": limit},
+            },
+            "application_limits": {
+                "type": "object",
+                "description": "Tighter rates of all reads of this token's application together.",
+                "additionalProperties": limit,
+            },
         },
         ("plan", "title", "streams", "limits"),
     )

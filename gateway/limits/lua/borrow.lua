@@ -7,7 +7,7 @@
 -- An account is a MessagePack text: {b = {name = {parts, at_us, unit, per_us, capacity}},
 -- n = {process = {seen_us, number, {name = {held, until_us}}, {promises, with moments}}}}. It expires when all of its
 -- buckets are full again and all of its borrowers forgotten.
-local NODE_US, CHUNK_US, LEAST_US, AHEAD_US = 10000000, 100000, 20000, 5000000
+local NODE_US, CHUNK_US, LEAST_US, AHEAD_US = 30000000, 100000, 20000, 5000000
 local floor, ceil, min, max, abs = math.floor, math.ceil, math.min, math.max, math.abs
 
 local function clock_us()
