@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,7 +15,6 @@ from gateway.control import Control
 from gateway.errors import Unavailable
 from gateway.limits.spending import Spending, Spendings
 from gateway.observability.logs import event
-from gateway.subscription import events
 from gateway.subscription.registry import Registry
 from gateway.subscription.subscription import Subscription
 
@@ -82,9 +80,11 @@ class SpendWatch:
             return
         period, limit, percent = self._told.get(subscription.session, ("", "", 0))
         news = spending.news(percent if (period, limit) == (spending.period, spending.limit) else 0)
-        if news is not None and subscription.grant.billable and subscription.ended is False:
+        is_heard = subscription.reading is not None and subscription.ended is False
+        if news is not None and subscription.grant.billable and is_heard:
             self._told[subscription.session] = (spending.period, spending.limit, news[0])
-            _say(subscription, news[1], now_ms=int(self._clock.now() * 1000))
+            # Out of turn: at the limit there is no other warning.
+            subscription.say_checkpoint(quota=news[1])
 
     def _add_up(self, limits: Mapping[str, str]) -> dict[str, Spending]:
         """Blocks. What each has spent in its present period, as far as that can be told."""
@@ -114,19 +114,3 @@ class SpendWatch:
             currency = terms[-1].plan.currency if terms else ""
             found[tenant] = Spending(limit, spent, currency, period.label, period.end, int(now), complete_until)
         return found
-
-
-def _say(subscription: Subscription, quota: dict[str, object], *, now_ms: int) -> None:
-    """A checkpoint out of turn: at the limit there is no other warning."""
-    reading, replay = subscription.reading, subscription.grant.contract.replay
-    if reading is None:
-        return
-    following, kept_ms = reading.next_time(), subscription.feed.retention_ms
-    behind_ms = 0 if following is None else max(0, now_ms - following)
-    if kept_ms is not None and replay.max_age_seconds is not None:
-        kept_ms = min(kept_ms, replay.max_age_seconds * 1000)
-    is_told = following is not None and kept_ms is not None and kept_ms != math.inf
-    left_ms = max(0, int(kept_ms or 0) - behind_ms) if is_told else None
-    subscription.say(
-        "checkpoint", events.checkpoint(behind_ms=behind_ms, retention_in_ms=left_ms, quota=quota), with_cursor=True
-    )

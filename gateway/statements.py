@@ -29,6 +29,7 @@ from gateway.metering.audit_store import AuditStore
 from gateway.metering.chores import SETTLE_SECONDS, UsageChores
 from gateway.metering.drifts import Drifts
 from gateway.metering.ledger import Ledger as UsageLedger
+from gateway.metering.misfits import misfits
 from gateway.metering.rollup import DAY
 from gateway.observability.logs import event
 
@@ -68,7 +69,8 @@ class Statements:
         source = ledger or UsageLedger(database)
         drafting = Drafting(store, source, catalog=catalog or from_database, rules=rules_of(settings))
         closing = Closing(store, drafting, drifts=_drifts(settings, database, clock=clock))
-        return cls(store, drafting, closing, Proof(store, drafting), source, catalogs)
+        proof = Proof(store, drafting, misfits=lambda tenant: list(misfits(database, tenant=tenant)))
+        return cls(store, drafting, closing, proof, source, catalogs)
 
     def office(self, *, run: Run, clock: Clock) -> StatementOffice:
         """For those who ask over HTTP."""

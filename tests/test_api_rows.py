@@ -297,6 +297,31 @@ PAGES = {
     ),
 }
 
+ACCESS = {
+    "a JWT in the query is 400 on every route, and is neither repeated nor logged": (
+        "partner_addresses::a_token_in_the_query_is_refused_before_anybody_asks_who_it_is",
+        "partner_addresses::a_websocket_is_refused_a_token_in_its_query",
+        "partner_addresses::no_log_has_seen_a_token",
+    ),
+    "an Origin that the application does not list is 403, for tickets and the token endpoint too": (
+        "partner_browsers::any_other_origin_is_refused_and_not_named",
+        "partner_tickets::a_ticket_opens_nothing_for_a_page_that_the_application_does_not_list",
+        "token_endpoint::a_page_that_the_application_does_not_list_gets_no_token",
+    ),
+    "a ticket is one read, one connection at a time, on any node": (
+        "partner_tickets::a_ticket_opens_a_read_and_opens_it_again_on_any_node",
+        "partner_tickets::a_second_read_by_a_ticket_in_use_is_told_in_a_way_its_client_can_hear",
+        "partner_tickets::a_ticket_is_no_good_elsewhere",
+    ),
+    "Redis is no reason for a 5xx, and none to use a ticket twice": (
+        "partner_tickets::redis_away_is_no_reason_to_refuse_a_ticket_or_to_take_one_twice",
+    ),
+    "more than one credential is 400": ("partner_access::two_credentials_are_one_too_many",),
+    "GET /v1/limits tells of tighter rates": (
+        "limits_served::the_callers_tighter_limits_say_why_a_read_is_slower_than_the_plan",
+    ),
+}
+
 ERRORS = {
     "a problem has all of its members, and a documented code": (
         "partner_fuzz::a_request_with_a_fault_is_refused_and_one_without_is_served",
@@ -315,6 +340,18 @@ ERRORS = {
 }
 
 SMALL_PRINT = {
+    "no route takes a parameter that it does not know": (
+        "partner_addresses::no_documented_route_takes_a_parameter_that_it_does_not_know",
+        "admin::no_address_takes_a_parameter_that_it_does_not_know",
+    ),
+    "an unknown member of a JSON body is 400, of a fresh token's too": (
+        "partner_tickets::what_a_ticket_is_asked_for_is_checked",
+        "partner_addresses::a_refresh_takes_its_token_from_the_header_and_no_body",
+        "admin::a_reload_takes_no_body",
+    ),
+    "white space around a header's value is none of it": (
+        "partner_addresses::white_space_around_a_header_is_none_of_its_value",
+    ),
     "given twice, empty, or of pull elsewhere: 400": (
         "partner_errors::a_parameter_given_twice_or_empty_is_refused",
         "partner_errors::a_parameter_of_pull_is_refused_elsewhere",
@@ -362,7 +399,7 @@ SMALL_PRINT = {
     ),
 }
 
-CHAPTERS = (READING, PARAMETERS, RECORDS, CURSORS, EVENTS, FRAMES, PAGES, ERRORS, SMALL_PRINT)
+CHAPTERS = (READING, PARAMETERS, RECORDS, CURSORS, EVENTS, FRAMES, PAGES, ACCESS, ERRORS, SMALL_PRINT)
 
 
 @pytest.mark.parametrize("promise", [promise for chapter in CHAPTERS for promise in chapter])

@@ -140,6 +140,7 @@ FENCES: dict[str, list[str]] = {
         "metering.audit_tables",
         "metering.chores",
         "metering.drifts",
+        "metering.misfits",
         "metering.rollup",
     ],
     "alembic": ["database"],

@@ -210,6 +210,32 @@ def test_a_bad_catalog_changes_nothing_and_is_exit_code_2() -> None:
     assert not Path("data/gateway.db").exists()
 
 
+def test_nothing_that_a_file_says_draws_on_the_terminal() -> None:
+    path = Path("asyncapi/catalog.yaml")
+    text = path.read_text(encoding="utf-8")
+    name = '"acme\\r\\n\\e[2Jgateway: all is well\\x9b31m"'
+    path.write_text(
+        text.replace("- name: acme\n", f"- name: {name}\n").replace("Europe/Berlin", "Mars"), encoding="utf-8"
+    )
+    result = run("apply", str(path), *BUILTIN)
+    assert result.exit_code == 2
+    lines = result.stderr.split("\n")[:-1]
+    assert len(lines) == 2
+    for line in lines:
+        assert line.isprintable()
+        assert line.startswith("gateway: asyncapi/catalog.yaml:")
+    assert "acme\\r\\n\\x1b[2Jgateway: all is well\\x9b31m" in result.stderr
+
+
+def test_what_apply_shows_of_a_title_draws_nothing_either() -> None:
+    path = Path("asyncapi/catalog.yaml")
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("title: Open geo data", 'title: "Open \\x9b31m\\u202e \u00e9"'), encoding="utf-8")
+    result = run("apply", str(path), *BUILTIN)
+    assert result.exit_code == 0
+    assert 'title "Open \\x9b31m\\u202e \u00e9"' in result.stdout
+
+
 def test_a_database_that_is_away_is_exit_code_1() -> None:
     url = f"postgresql+psycopg://user:hunter2@127.0.0.1:{free_port()}/x"
     result = run("apply", "asyncapi/catalog.yaml", *BUILTIN, "--set", f"database.url={url}")

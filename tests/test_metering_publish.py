@@ -265,5 +265,5 @@ def test_what_is_no_usage_is_passed_over_and_what_is_newer_is_not(ledger: Ledger
     assert collector._take_in([b"x", encode(word)], Place(TOPIC, "", {0: 2})) == 1
     assert collector.status().refused == 1
     with pytest.raises(FromTheFuture):
-        collector._take_in([encode(word), b'{"v":2}'], Place(TOPIC, "", {0: 4}))
+        collector._take_in([encode(word), b'{"v":2,"kind":"new"}'], Place(TOPIC, "", {0: 4}))
     assert ledger.place(TOPIC).positions == {0: 2}

@@ -99,7 +99,7 @@ def test_a_month_before_a_final_one_is_refused_and_says_why(finance: Desk) -> No
         finance.store.approve(draft.id, by="eve", now=int(now))
     again = finance.closing.preview("acme", MAY, now=now)
     assert again.is_preview
-    with pytest.raises(StatementConflict, match="is a preview.*ST-000001 of 2026-06 is final"):
+    with pytest.raises(StatementConflict, match=r"is a preview.*ST-000001 of 2026-06 is final"):
         finance.store.approve(again.id, by="eve", now=int(now))
     assert [(one.outcome, one.period) for one in finance.close(now, until="2026-05")] == [("refused", MAY)]
     assert [one.number for one in finance.store.closed(tenant="acme")] == ["ST-000001"]

@@ -191,3 +191,65 @@ def test_lint_names_what_is_doubtful_with_its_line(tmp_path: Path) -> None:
     path.write_text(PLANS.replace("volume", "graduated"))
     clean = CliRunner().invoke(lint, [str(path)])
     assert (clean.exit_code, clean.output) == (0, "1 plans: nothing doubtful\n")
+
+
+BARE = """\
+name: newcomer
+revision: 1
+title: Newcomer
+currency: EUR
+limits: {requests_per_second: 1, connections: 1, records_per_second: 1, bytes_per_second: 1, \
+replay_records_per_second: 1}
+charges:
+  - {name: Records, model: unit, meter: records, unit_price: '0.00001'}
+"""
+
+
+def test_a_plan_that_nobody_has_is_tried_for_every_tenant_and_said_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(EXAMPLES, "asyncapi")
+    local = ["--set", "auth.builtin.enabled=true", "--set", f"database.url=sqlite:///{tmp_path}/gateway.db"]
+    assert CliRunner().invoke(main, ["apply", "asyncapi/catalog.yaml", *local]).exit_code == 0
+    with closing(Database(f"sqlite:///{tmp_path}/gateway.db")) as database:
+        record(Ledger(database), JULY.start + 900, 3_000_000)
+    stretch = ["--from", "2026-07", "--to", "2026-08", *local]
+
+    def tried(text: str, *more: str) -> Any:
+        Path("next.yaml").write_text(text)
+        return CliRunner().invoke(main, ["billing", "simulate", "--plan", "next.yaml", *more, *stretch])
+
+    alone = tried(BARE, "--format", "json")
+    assert alone.exit_code == 0, alone.output
+    told = json.loads(alone.stdout)
+    assert told["plans"] == [{"plan": "newcomer", "revision": 1, "in_place_of": "all"}]
+    by_tenant = {one["tenant"]: one for one in told["tenants"]}
+    assert by_tenant["acme"]["after"] == {"currency": "EUR", "total": "30.00"}
+    assert by_tenant["globex"]["after"] == {"currency": "EUR", "total": "0.00"}
+    assert "nobody has a plan newcomer: compared as if" in alone.stderr
+    listed = "plans:\n  - " + BARE.replace("\n", "\n    ").rstrip()
+    assert json.loads(tried(listed, "--format", "json").stdout)["tenants"] == told["tenants"]
+    two = tried(listed + "\n  - " + BARE.replace("newcomer", "other").replace("\n", "\n    ").rstrip())
+    assert two.exit_code == 2
+    assert "nobody has a plan of one of these names" in " ".join(two.output.split())
+    beside = tried(PLANS + "  - " + BARE.replace("\n", "\n    ").rstrip())
+    assert beside.exit_code == 0, beside.output
+    assert "nobody has a plan newcomer: not compared" in beside.stderr
+    early = CliRunner().invoke(
+        main, ["billing", "simulate", "--plan", "next.yaml", "--from", "2001-01", "--to", "2001-02", *local]
+    )
+    assert "no tenant had one of these plans" in early.stderr
+
+
+def test_a_currency_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "plans.yaml"
+    for wrong in ("ZZZ", "eur", "EURO"):
+        path.write_text(PLANS.replace("EUR", wrong))
+        result = CliRunner().invoke(main, ["billing", "lint", str(path)])
+        assert result.exit_code == 2
+        assert f"{path.name}:5: plan pro.currency, got '{wrong}'" in " ".join(result.output.split())
+    path.write_text(PLANS.replace("EUR", "KWD"))
+    assert CliRunner().invoke(main, ["billing", "lint", str(path)]).exit_code == 1, (
+        "a doubt about its tiers, and no more"
+    )

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gateway.auth.shared_tickets import ASK_AGAIN_SECONDS, SharedTickets
-from gateway.auth.ticket_rows import TicketRows
+from gateway.auth.ticket_rows import Claim, Row, TicketRows
 from gateway.auth.ticket_store import RedisTickets
 from gateway.auth.tickets import (
     HOLD_SECONDS,
@@ -209,6 +209,39 @@ async def test_a_connection_that_is_over_frees_its_ticket(parts: Parts) -> None:
         with pytest.raises(TicketInUse):
             await tickets.take(shown)
         await tickets.give_back(held)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgres"])
+def test_rows_are_made_once_and_held_by_whoever_has_the_connection(
+    request: pytest.FixtureRequest, kind: str, tmp_path: Path
+) -> None:
+    postgres = kind == "postgres"
+    url = request.getfixturevalue("postgres_url") if postgres else f"sqlite:///{tmp_path}/gateway.db"
+    database = Database(url)
+    Schema(database).upgrade()
+    a, b = (TicketRows(database, node=node) for node in "ab")
+    now = round(BEGAN * 1000)
+    try:
+        a.add([Row("free", "1", now + 30_000, now + 4_500), Row("open", "2", now + 30_000, now + 4_500)], now_ms=now)
+        b.add([Row("open", "other", now + 9, now, "h"), Row("mine", "3", now + 30_000, now, "m")], now_ms=now)
+        assert (a.look("open", now_ms=now), a.look("mine", now_ms=now)) == ("2", "3")
+        for key in ("open", "mine"):
+            assert a.take(key, "late", now_ms=now) == Claim(taken=False)
+        assert a.take("free", "f", now_ms=now) == Claim(taken=False, wait_ms=4_500)
+        assert sorted(b.keep([("free", "g")], now_ms=now)) == [("free", "g"), ("mine", "m"), ("open", "h")]
+        assert a.take("free", "f", now_ms=now + 4_500) == Claim(taken=False)
+        assert a.keep([("free", "f")], now_ms=now) == [], "who came too late holds nothing"
+        b.release([("free", "g"), ("open", "another")], now_ms=now)
+        assert a.take("free", "f", now_ms=now + 4_500) == Claim(taken=True)
+        b.drop([("open", "h"), ("mine", "another")])
+        assert a.keys(now_ms=now) == {"free", "mine"}
+        assert a.take("open", "f", now_ms=now) == Claim(taken=None)
+        later = now + (HOLD_SECONDS + RETURN_SECONDS) * 1000
+        assert a.keys(now_ms=later) == {"free"}
+        a.keep([], now_ms=later)
+        assert a.keys(now_ms=now) == {"free"}, "what was over is gone"
+    finally:
+        database.close()
 
 
 # ---- two nodes, a Redis that comes and goes, one database ------------------------------------------------------------

@@ -71,6 +71,7 @@ FORGED = {
     "a sequence of 100 bits": message(sequence=2**100),
     "a part below 0": message(part=-1),
     "a version of nobody": message(v=0),
+    "a later version of nothing": b'{"v":999}',
     "a time after all time": word(complete_through=10**15),
     "a control character in a node": word(node="n\x1b[2J"),
     "a long node": word(node="n" * 256),

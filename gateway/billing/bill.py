@@ -34,8 +34,9 @@ class Line:
     ``start`` and ``end`` are the stretch it is about, epoch seconds, half-open. ``share`` is set where only a share of
     a period counted, in seconds. ``used`` is of billable applications; ``not_billable`` what the others had.
     ``advanced`` was asked on an earlier statement already: ``amount`` is what is left of it, and can be below 0.
-    ``stream`` is set where all usage was of one stream. ``gross`` is before the charge's ``discount``; of a tax, what
-    it is on. ``unit_price`` is the one price that held, for each begun ``per`` units.
+    ``stream`` is set where all usage was of one stream. ``gross`` is before the charge's ``discount``, of which
+    ``discount_units`` and ``discount_amount`` were taken off; of a tax, what it is on. ``unit_price``
+    is the one price that held, for each begun ``per`` units.
     """
 
     kind: LineKind
@@ -51,6 +52,7 @@ class Line:
     used: int = 0
     included: int = 0
     discount_units: int = 0
+    discount_amount: Decimal = ZERO
     billable: int = 0
     not_billable: int = 0
     unit_price: Decimal | None = None
@@ -97,7 +99,9 @@ class Line:
             found["discount"] = {
                 "units": str(self.discount_units),
                 "percent": format_exact(self.discount.percent),
-                "amount": format_exact(self.discount.amount),
+                "amount": format_exact(self.discount_amount),
+                "full_units": str(self.discount.units),
+                "full_amount": format_exact(self.discount.amount),
                 "before": format_exact(self.gross),
             }
         if self.percent is not None:
@@ -132,6 +136,7 @@ class Line:
             used=int(data.get("used") or 0),
             included=int(data.get("included") or 0),
             discount_units=int(discount["units"]) if discount else 0,
+            discount_amount=Decimal(discount["amount"]) if discount else ZERO,
             billable=int(data.get("billable") or 0),
             not_billable=int(data.get("not_billable", 0)),
             unit_price=None if price is None else Decimal(price),
@@ -251,10 +256,11 @@ def _read_part(data: Mapping[str, Any]) -> TierPart:
 
 
 def _read_discount(data: Mapping[str, Any] | None) -> Discount:
-    """The units that were taken off stand on the line; the plan's own are not told."""
+    """The plan's own; bodies of form 1 do not tell it beside what was taken off."""
     if data is None:
         return NO_DISCOUNT
-    return Discount(int(data["units"]), Decimal(data["percent"]), Decimal(data["amount"]))
+    units, amount = data.get("full_units", data["units"]), data.get("full_amount", data["amount"])
+    return Discount(int(units), Decimal(data["percent"]), Decimal(amount))
 
 
 def _spell_tax(tax: Tax) -> dict[str, str]:

@@ -196,8 +196,7 @@ class Closing:
         made = self._drafting.draft(tenant, period, known, now=now, pending=pending)
         if made is None:
             return None
-        body = made.body()
-        return self._store.keep(body, starts_at=period.start, ends_at=period.end)
+        return self._store.keep(made.body(), starts_at=period.start, ends_at=period.end, seals=made.sealed())
 
     def _close(self, tenant: str, period: Period, known: Known, *, now: float, needs_approval: bool) -> Closed:
         kept = self._store.peek(statement_id(tenant, period))

@@ -9,13 +9,17 @@ from typing import Any, Final
 from gateway.billing.bill import Line
 from gateway.billing.inforce import Plans
 from gateway.billing.money import ZERO, exactly, round_money
-from gateway.billing.rating import rate
+from gateway.billing.period import Period
+from gateway.billing.rating import MixedCurrencies, rate
 from gateway.billing.rows import Rows, fingerprint, spell_rows
 from gateway.billing.statement import Corrected, advances_in, lines_of, period_of, terms_in
 from gateway.billing.store import Kept
 
 OWN_KINDS: Final = ("charge", "discount", "minimum", "maximum")
 """Lines that a period's usage and plans alone decide."""
+
+_LATE: Final = "usage that was told after the statement was final"
+_LATE_OF_GAP: Final = "usage that was told after the next statement was final"
 
 
 def corrections(
@@ -36,10 +40,73 @@ def corrections(
             continue
         again = rated_again(body, rows, plans=plans)
         amounts = {key: format(line.amount, "f") for key, line in again.items()}
-        found = _differences(again, billed, body, currency=body["currency"])
+        found = _differences(
+            again,
+            billed,
+            {line_key(line): line for line in lines_of(body, *OWN_KINDS)},
+            period_of(body),
+            currency=body["currency"],
+            name=f"correction of {body['period']['label']} ({body['number']})",
+            reason=_LATE,
+        )
         with exactly():
             difference = sum((line.amount for line in found), ZERO)
         yield Corrected(str(kept.number), body["period"]["label"], usage_hash, amounts, difference), found
+
+
+def gaps(closed: Sequence[Kept], *, first_told: int | None, newest: int) -> Iterator[Period]:
+    """The months up to a tenant's newest statement that have none, since the catalog ``first_told`` of it (epoch
+    seconds): there was nothing to say of them. Those before the ``newest`` so many statements; always cut the same.
+    """
+    start: int | None = None
+    for number, kept in enumerate(closed):
+        zone = period_of(kept.body).zone
+        if first_told is not None:
+            first = Period.holding(first_told, zone=zone).start
+            start = first if start is None else max(start, first)
+        while start is not None and start < kept.starts_at:
+            end = min(Period.holding(start, zone=zone).end, kept.starts_at)
+            if number >= len(closed) - newest:
+                yield Period.spanning(start, end, zone=zone)
+            start = end
+        start = kept.ends_at
+
+
+def correction_of_gap(
+    gap: Period, rows: Rows, *, tenant: str, closed: Sequence[Kept], plans: Plans
+) -> tuple[Corrected, list[Line]] | None:
+    """Usage that was told of a month after a later one was final, less what was billed of it since; None: nothing new.
+
+    No plan was in force, so it has prices of usage and no fixed amounts. Raises RatingRefused.
+    """
+    billed_hash, billed = gap_so_far(gap, closed)
+    usage_hash = fingerprint(spell_rows(rows))
+    if usage_hash == billed_hash:
+        return None
+    bill = rate(rows.items(), tenant=tenant, period=gap, terms=(), plans=plans)
+    currency = str(closed[-1].body["currency"])
+    if bill.currency not in ("", currency):
+        raise MixedCurrencies(
+            f"usage of {gap.label}, which was told late, is in {bill.currency}; the statements of {tenant} are in"
+            f" {currency}"
+        )
+    again = {line_key(line): line for line in bill.lines if line.kind in OWN_KINDS}
+    amounts = {key: format(line.amount, "f") for key, line in again.items()}
+    name = f"late usage of {gap.label}"
+    found = _differences(again, billed, {}, gap, currency=currency, name=name, reason=_LATE_OF_GAP)
+    with exactly():
+        difference = sum((line.amount for line in found), ZERO)
+    return Corrected(None, gap.label, usage_hash, amounts, difference), found
+
+
+def gap_so_far(gap: Period, closed: Sequence[Kept]) -> tuple[str, dict[str, str]]:
+    """As ``billed_so_far``, of a month without a statement."""
+    found: tuple[str, dict[str, str]] = (fingerprint([]), {})
+    for kept in closed:
+        for one in kept.body["corrections"]:
+            if one["number"] is None and one["period"] == gap.label:
+                found = (one["usage_hash"], dict(one["amounts"]))
+    return found
 
 
 def line_key(line: Line) -> str:
@@ -76,22 +143,29 @@ def rated_again(body: Mapping[str, Any], rows: Rows, *, plans: Plans) -> dict[st
 
 
 def _differences(
-    again: Mapping[str, Line], billed: Mapping[str, str], body: Mapping[str, Any], *, currency: str
+    again: Mapping[str, Line],
+    billed: Mapping[str, str],
+    before: Mapping[str, Line],
+    period: Period,
+    *,
+    currency: str,
+    name: str,
+    reason: str,
 ) -> list[Line]:
-    before = {line_key(line): line for line in lines_of(body, *OWN_KINDS)}
-    period = period_of(body)
+    """``before`` are the lines of the period's own statement."""
     lines: list[Line] = []
     for key in sorted(again.keys() | billed.keys()):
         now, was = again.get(key), Decimal(billed.get(key, "0"))
         with exactly():
             difference = (ZERO if now is None else now.amount) - was
-        if not difference:
+        like = now or before.get(key)
+        if not difference or like is None:
             continue
-        like = now or before[key]
+        then = before.get(key)
         lines.append(
             Line(
                 kind="correction",
-                name=f"{like.name}, correction of {period.label} ({body['number']})",
+                name=f"{like.name}, {name}",
                 amount=round_money(difference, currency),
                 exact=difference,
                 start=period.start,
@@ -100,10 +174,10 @@ def _differences(
                 revision=like.revision,
                 meter=like.meter,
                 stream=like.stream,
-                used=0 if now is None else now.used - (before[key].used if key in before else 0),
-                billable=0 if now is None else now.billable - (before[key].billable if key in before else 0),
+                used=0 if now is None else now.used - (0 if then is None else then.used),
+                billable=0 if now is None else now.billable - (0 if then is None else then.billable),
                 taxes=like.taxes,
-                reason="usage that was told after the statement was final",
+                reason=reason,
             )
         )
     return lines

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from gateway.billing.bill import Advance, Line
 from gateway.billing.calendar import Known, is_in_force
-from gateway.billing.corrections import corrections
+from gateway.billing.corrections import correction_of_gap, corrections, gaps
 from gateway.billing.money import ZERO, exactly, round_money
 from gateway.billing.period import Period
 from gateway.billing.pricing import Tax, pricing_of
 from gateway.billing.rating import Account, rate
-from gateway.billing.rows import Ledger, Rows, Watermark
+from gateway.billing.rows import Ledger, Rows, Watermark, ledger_digest
 from gateway.billing.statement import Corrected, Draft, Party, advances_of, lines_of
 from gateway.billing.store import Adjustment, Kept, StatementStore
 from gateway.billing.terms import Term
@@ -49,6 +49,7 @@ class _Standing:
     waiting: Sequence[Adjustment]
     credit: Decimal
     corrections: Sequence[tuple[Corrected, Sequence[Line]]]
+    seals: Mapping[str, str]
 
     def advances_for(self, period: Period) -> tuple[Advance, ...]:
         """What the statement right before asked for this period; one that was credited asked for nothing."""
@@ -65,6 +66,7 @@ class _Standing:
             waiting=(),
             credit=credit,
             corrections=(),
+            seals={},
         )
 
 
@@ -148,13 +150,15 @@ class Drafting:
     def _standing(self, tenant: str, known: Known, pending: Sequence[Period], *, now: float) -> _Standing:
         """What a tenant's next statement stands on; with those of ``pending`` as if they were final."""
         closed = self._store.closed(tenant=tenant)
+        seals: dict[str, str] = {}
         standing = _Standing(
             closed=closed,
             advances=advances_of(closed[-1].body) if closed and closed[-1].status == "FINAL" else (),
             ends_at=closed[-1].ends_at if closed else None,
             waiting=self._store.waiting(tenant=tenant),
             credit=_credit_left(known.catalog, tenant, closed),
-            corrections=tuple(self._corrections(tenant, closed, known)),
+            corrections=tuple(self._corrections(tenant, closed, known, seals)),
+            seals=seals,
         )
         for period in pending:
             made = self._draft("", tenant, period, known, standing, now=now)
@@ -163,14 +167,22 @@ class Drafting:
         return standing
 
     def _corrections(
-        self, tenant: str, closed: Sequence[Kept], known: Known
+        self, tenant: str, closed: Sequence[Kept], known: Known, seals: dict[str, str]
     ) -> Iterator[tuple[Corrected, Sequence[Line]]]:
-        return corrections(
-            closed,
-            plans=known.revisions.plans,
-            usage=lambda kept: self.usage(tenant, start=kept.starts_at, end=kept.ends_at),
-            newest=self.rules.corrected_periods,
-        )
+        """What is looked at leaves its digest in ``seals``."""
+        newest, plans = self.rules.corrected_periods, known.revisions.plans
+
+        def usage(kept: Kept) -> Rows:
+            rows = self.usage(tenant, start=kept.starts_at, end=kept.ends_at)
+            seals[kept.id] = ledger_digest(rows)
+            return rows
+
+        yield from corrections(closed, plans=plans, usage=usage, newest=newest)
+        for gap in gaps(closed, first_told=known.first_told(tenant), newest=newest):
+            rows = self.usage(tenant, start=gap.start, end=gap.end)
+            found = correction_of_gap(gap, rows, tenant=tenant, closed=closed, plans=plans)
+            if found is not None:
+                yield found
 
     def _draft(
         self, identity: str, tenant: str, period: Period, known: Known, standing: _Standing, *, now: float
@@ -218,6 +230,7 @@ class Drafting:
             advances=advances,
             made_at=int(now),
             credit=standing.credit,
+            seals=standing.seals,
             corrected=tuple(told for told, _ in standing.corrections),
             adjustments=[one.number for one in standing.waiting],
             seller=self.rules.seller,
@@ -265,7 +278,7 @@ def _adjustments(standing: _Standing, terms: Sequence[Term], period: Period) -> 
             lines.append(_adjusted(one.name, round_money(one.amount, currency), one.amount, period, taxes, reason))
             continue
         credited = next(kept for kept in standing.closed if kept.number == one.credited)
-        for on, amount in _by_taxes(credited.body).items():
+        for on, amount in by_taxes(credited.body).items():
             lines.append(_adjusted(one.name, -amount, -amount, period, on, reason))
     return lines
 
@@ -291,7 +304,8 @@ def _taxes(terms: Sequence[Term], period: Period) -> tuple[Tax, ...]:
     return pricing_of(held[0].plan).taxes if held else ()
 
 
-def _by_taxes(body: Mapping[str, Any]) -> dict[tuple[Tax, ...], Decimal]:
+def by_taxes(body: Mapping[str, Any]) -> dict[tuple[Tax, ...], Decimal]:
+    """What a statement's lines before tax come to, by the taxes that they bear: what takes it back whole."""
     found: dict[tuple[Tax, ...], Decimal] = {}
     for line in lines_of(body):
         if line.kind not in ("tax", "credit"):

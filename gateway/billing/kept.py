@@ -11,7 +11,7 @@ import msgspec
 import sqlalchemy as sa
 
 from gateway.billing.errors import StatementNotFound
-from gateway.billing.inforce import Revisions
+from gateway.billing.inforce import Plans, Revisions
 from gateway.billing.statement import Status, shown
 from gateway.billing.tables import ADJUSTMENTS, COUNTERS, ENTITLEMENTS, STATEMENTS
 from gateway.catalog.chronicle import Held, read_entitlements, read_revisions
@@ -39,7 +39,10 @@ class Kept:
     hash: str
     previous_hash: str | None
     approved_by: str | None
+    approved_at: int | None
     approved_content: str | None
+    credited_by: str | None
+    ledger_seals: str | None
 
     @property
     def body(self) -> dict[str, Any]:
@@ -75,6 +78,21 @@ class Adjustment:
     credited: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An adjustment as its row tells it, unread: it may be another than it was. ``statement`` is the id of the one that
+    holds it."""
+
+    number: int
+    tenant: str
+    name: str
+    reason: str
+    made_by: str
+    amount: str
+    credited: str | None
+    statement: str | None
+
+
 class KeptStatements:
     """One database's statements, to look at. Every method blocks."""
 
@@ -91,6 +109,13 @@ class KeptStatements:
             for one in read_entitlements(connection, tenants=tenants):
                 held.setdefault(one.tenant, []).append(one)
             return revisions, held
+
+    def readable_revisions(self) -> tuple[Plans, list[tuple[str, int]]]:
+        """Every published revision that can be read, and those that cannot."""
+        broken: list[tuple[str, int]] = []
+        with self._reading() as connection:
+            found = read_revisions(connection, unreadable=lambda name, revision: broken.append((name, revision)))
+        return Revisions(found).plans, broken
 
     def has_heard_of(self, tenant: str) -> bool:
         """Whether the catalog ever told of the tenant's entitlements."""
@@ -147,11 +172,30 @@ class KeptStatements:
         with self._reading() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(table.c.serial))]
 
-    def last_serial(self) -> int:
-        """The last that was given."""
+    def last(self, counter: str) -> int:
+        """The last that was given: ``number``, of final statements; ``made``, of all."""
         with self._reading() as connection:
-            query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == "number")
-            return int(connection.execute(query).scalar_one())
+            query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == counter)
+            return int(connection.execute(query).scalar() or 0)
+
+    def last_made(self) -> int:
+        """The newest statement's place in the order in which they were made."""
+        with self._reading() as connection:
+            return int(connection.execute(sa.select(sa.func.max(STATEMENTS.c.made))).scalar() or 0)
+
+    def settled(self) -> list[Settled]:
+        """Every adjustment as its row tells it, of whoever and wherever it is."""
+        table = ADJUSTMENTS.c
+        names = (table.number, table.tenant, table.name, table.reason, table.made_by, table.amount, table.credits)
+        with self._reading() as connection:
+            return [Settled(*row) for row in connection.execute(sa.select(*names, table.statement))]
+
+    def first_told(self, tenant: str) -> int | None:
+        """When the catalog first told of the tenant's entitlements, epoch seconds."""
+        query = sa.select(sa.func.min(ENTITLEMENTS.c.known_from)).where(ENTITLEMENTS.c.tenant == tenant)
+        with self._reading() as connection:
+            found = connection.execute(query).scalar()
+            return None if found is None else int(found)
 
     def last_ends(self) -> dict[str, int]:
         """By tenant, up to when it has final statements."""
@@ -217,5 +261,8 @@ def kept_of(row: Mapping[str, Any] | sa.RowMapping) -> Kept:
         hash=row["hash"],
         previous_hash=row["previous_hash"],
         approved_by=row["approved_by"],
+        approved_at=row["approved_at"],
         approved_content=row["approved_content"],
+        credited_by=row["credited_by"],
+        ledger_seals=row["ledger_seals"],
     )

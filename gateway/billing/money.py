@@ -67,6 +67,15 @@ def format_amount(amount: Decimal) -> str:
     return format(_unsigned_zero(amount), "f")
 
 
+def format_money(amount: Decimal, currency: str) -> str:
+    """An amount in its currency's places, and in more where it has more: what was prepaid need be no whole cents."""
+    with exactly():
+        exponent = -exponent_of(currency)
+        short = amount.normalize() if amount else ZERO
+        exponent = min(exponent, int(short.as_tuple().exponent))
+        return format_amount(short.quantize(Decimal(1).scaleb(exponent)))
+
+
 def format_exact(exact: Decimal) -> str:
     """An exact amount or unit price without zeros at its end; one that has no end is cut after 24 places."""
     with exactly():

@@ -118,7 +118,8 @@ class TierPart:
 
 @dataclass(frozen=True, slots=True)
 class Priced:
-    """What a charge asks for a quantity. ``gross`` is before the charge's discount, ``exact`` after it.
+    """What a charge asks for a quantity. ``gross`` is before the charge's discount, ``exact`` after it;
+    ``discount_units`` and ``discount_amount`` are what the discount took off.
 
     ``unit_price`` is the one price that held, per ``per`` units; None where several did or none.
     """
@@ -126,6 +127,7 @@ class Priced:
     used: int
     included: int
     discount_units: int
+    discount_amount: Decimal
     billable: int
     gross: Decimal
     exact: Decimal
@@ -198,14 +200,17 @@ def price(charge: Metered, used: int, *, share: Share = WHOLE) -> Priced:
             gross = sum((part.exact for part in parts), ZERO)
             unit_price = parts[0].unit_price if len(parts) == 1 else None
         exact = discounted(gross, charge.discount, share=share)
-    return Priced(used, included, given, billable, gross, exact, unit_price, per, parts)
+    taken = min(given, max(0, used - included))
+    off = amount_off(gross, exact, charge.discount)
+    return Priced(used, included, taken, off, billable, gross, exact, unit_price, per, parts)
 
 
 def price_flat(charge: Flat, *, share: Share) -> Priced:
     """What a flat charge asks for a share of a period."""
     with exactly():
         gross = charge.amount * share.part / share.whole
-        return Priced(0, 0, 0, 0, gross, discounted(gross, charge.discount, share=share))
+        exact = discounted(gross, charge.discount, share=share)
+        return Priced(0, 0, 0, amount_off(gross, exact, charge.discount), 0, gross, exact)
 
 
 def discounted(gross: Decimal, discount: Discount, *, share: Share) -> Decimal:
@@ -213,6 +218,12 @@ def discounted(gross: Decimal, discount: Discount, *, share: Share) -> Decimal:
     with exactly():
         less = gross * (_HUNDRED - discount.percent) / _HUNDRED
         return max(ZERO, less - discount.amount * share.part / share.whole)
+
+
+def amount_off(gross: Decimal, exact: Decimal, discount: Discount) -> Decimal:
+    """What of a discount's amount led from an amount to what is left of it."""
+    with exactly():
+        return gross * (_HUNDRED - discount.percent) / _HUNDRED - exact
 
 
 def scaled(units: int, share: Share) -> int:

@@ -17,6 +17,7 @@ from gateway.billing.pricing import (
     WHOLE,
     Flat,
     Priced,
+    amount_off,
     price,
     price_flat,
     pricing_of,
@@ -196,6 +197,7 @@ def _lines(
                 exact=-off,
                 amount=-round_money(off, currency),
                 discount=part.pricing.discount,
+                discount_amount=amount_off(subtotal, subtotal - off, part.pricing.discount),
                 gross=subtotal,
             )
             subtotal += line.amount
@@ -259,7 +261,13 @@ def _charge_lines(
 def _charged(blank: Line, charge: Flat | MeteredCharge, priced: Priced, currency: str) -> Line:
     amount = round_money(priced.exact, currency)
     return replace(
-        blank, name=charge.name, exact=priced.exact, amount=amount, gross=priced.gross, discount=charge.discount
+        blank,
+        name=charge.name,
+        exact=priced.exact,
+        amount=amount,
+        gross=priced.gross,
+        discount=charge.discount,
+        discount_amount=priced.discount_amount,
     )
 
 

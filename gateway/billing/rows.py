@@ -159,6 +159,12 @@ def read_rows(spelled: Sequence[Mapping[str, Any]], *, tenant: str, start: int) 
     return found
 
 
+def ledger_digest(rows: Rows) -> str:
+    """SHA-256 of rows with all that was counted, what a row filter hid included: never shown to partners."""
+    counted = [[*key[:-1], *usage] for key, usage in sorted(rows.items())]
+    return hashlib.sha256(msgspec.json.encode(counted)).hexdigest()
+
+
 def fingerprint(spelled: Sequence[Mapping[str, Any]]) -> str:
     """SHA-256 of rows as ``spell_rows`` spells them: of their canonical JSON, names sorted, in UTF-8."""
     return hashlib.sha256(msgspec.json.encode(list(spelled), order="sorted")).hexdigest()

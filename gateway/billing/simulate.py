@@ -83,7 +83,7 @@ def simulate(
     replacing: Mapping[str, Plan],
 ) -> Comparison:
     """Rate a tenant's rows of any stretch twice, month by month: as ``rate`` would, and with the plans in ``replacing``
-    in the place of every revision of the plans of those names.
+    in the place of every revision of the plans of those names, whatever they are called themselves.
 
     Flat amounts count for the stretch itself, whenever they would be billed; of a month of which only a part is asked
     for they count in part. Raises as ``rate`` does.
@@ -118,7 +118,7 @@ def _cut(terms: Sequence[Term], period: Period) -> list[Term]:
 
 def _moved(key: UsageKey, replacing: Mapping[str, Plan]) -> UsageKey:
     plan = replacing.get(key.plan)
-    return key if plan is None else key._replace(revision=plan.revision)
+    return key if plan is None else key._replace(plan=plan.name, revision=plan.revision)
 
 
 def _spell(amount: Decimal, currency: str) -> str:

@@ -8,25 +8,25 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final, Literal
 
 import msgspec
 
 from gateway.billing.bill import Advance, Bill, Line
-from gateway.billing.money import ZERO, format_amount, format_exact
+from gateway.billing.money import ZERO, format_amount, format_exact, format_money
 from gateway.billing.period import Period
 from gateway.billing.pricing import Tax
-from gateway.billing.rows import Rows, Watermark, fingerprint, spell_rows
+from gateway.billing.rows import Rows, Watermark, fingerprint, ledger_digest, spell_rows
 from gateway.billing.terms import Term
 from gateway.units import format_rfc3339, parse_rfc3339
 
 Status = Literal["DRAFT", "FINAL", "CREDITED"]
-FORM: Final = 1
+FORM: Final = 2
 """Of the body. A change of what is in it, or how it is spelled, is another number."""
 
-_NOT_CONTENT: Final = ("watermark", "number", "issued_at", "previous", "made_at")
+_NOT_CONTENT: Final = ("watermark", "number", "issued_at", "previous", "made_at", "approval")
 """What may differ between two drafts that ask for the same."""
 
 
@@ -64,9 +64,10 @@ class Party:
 
 @dataclass(frozen=True, slots=True)
 class Corrected:
-    """A closed period that was rated again. ``amounts`` are its lines' as they should have been, by their key."""
+    """A closed period that was rated again; ``number`` is its statement's, None of one that had none. ``amounts`` are
+    its lines' as they should have been, by their key."""
 
-    number: str
+    number: str | None
     period: str
     usage_hash: str
     amounts: Mapping[str, str]
@@ -97,6 +98,7 @@ class Draft:
     advances: Sequence[Advance]
     made_at: int
     credit: Decimal = ZERO
+    seals: Mapping[str, str] = field(default_factory=dict)
     corrected: Sequence[Corrected] = ()
     adjustments: Sequence[int] = ()
     seller: Party | None = None
@@ -123,9 +125,9 @@ class Draft:
             "plans": [_spell_term(term) for term in self.terms],
             "advances": [_spell_advance(one) for one in self.advances],
             "credit": {
-                "before": format_amount(self.credit),
-                "used": format_amount(self.bill.credit_used),
-                "left": format_amount(self.credit - self.bill.credit_used),
+                "before": format_money(self.credit, bill["currency"]),
+                "used": format_money(self.bill.credit_used, bill["currency"]),
+                "left": format_money(self.credit - self.bill.credit_used, bill["currency"]),
             },
             "corrections": [one.to_dict() for one in self.corrected],
             "adjustments": [str(number) for number in self.adjustments],
@@ -137,19 +139,36 @@ class Draft:
                 "lost_sources": list(self.watermark.lost),
             },
             "previous": None,
+            "approval": None,
         }
+
+    def sealed(self) -> dict[str, str]:
+        """By id of statements, the digests of all that the ledger holds of their periods: its own, and those that were
+        looked at for what came late."""
+        return {**self.seals, self.id: ledger_digest(self.rows)}
 
 
 def finalized(
-    body: Mapping[str, Any], *, number: str, issued_at: int, previous: Mapping[str, str] | None
+    body: Mapping[str, Any],
+    *,
+    number: str,
+    issued_at: int,
+    previous: Mapping[str, str] | None,
+    approval: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body with its number, when it was given, and the statement before (``number``, ``hash``)."""
+    """The body with its number, when it was given, the statement before (``number``, ``hash``), and who approved it."""
     return {
         **body,
         "number": number,
         "issued_at": _moment(issued_at),
         "previous": None if previous is None else dict(previous),
+        "approval": None if approval is None else dict(approval),
     }
+
+
+def approval_of(by: str | None, at: int | None, content: str | None) -> dict[str, str] | None:
+    """An approval as bodies tell it: who, when (epoch seconds here), and the digest of what was looked at."""
+    return None if by is None or at is None or content is None else {"by": by, "at": _moment(at), "content": content}
 
 
 def encode(body: Mapping[str, Any]) -> bytes:

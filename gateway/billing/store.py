@@ -15,7 +15,7 @@ import sqlalchemy as sa
 
 from gateway.billing.errors import StatementConflict
 from gateway.billing.kept import CLOSED, Adjustment, Kept, KeptStatements, kept_of
-from gateway.billing.statement import content_digest, encode, finalized
+from gateway.billing.statement import approval_of, content_digest, encode, finalized
 from gateway.billing.tables import ADJUSTMENTS, COUNTERS, LEADER, STATEMENTS
 from gateway.database.audit import Entry, append
 from gateway.database.database import Database
@@ -38,13 +38,18 @@ class StatementStore(KeptStatements):
 
     # ---- drafts ------------------------------------------------------------------------------------------------------
 
-    def keep(self, body: Mapping[str, Any], *, starts_at: int, ends_at: int) -> Kept:
-        """Write a draft, in the place of the one with its id. Where that is final already, it stays and is returned."""
+    def keep(
+        self, body: Mapping[str, Any], *, starts_at: int, ends_at: int, seals: Mapping[str, str] | None = None
+    ) -> Kept:
+        """Write a draft, in the place of the one with its id. Where that is final already, it stays and is returned.
+
+        ``seals``: by id of statements, the digests of what the ledger holds now of their periods.
+        """
         table = STATEMENTS
         text = encode(body).decode()
-        values = {"body": text, "hash": _hash(text)}
+        values = {"body": text, "hash": _hash(text), "ledger_seals": encode(seals or {}).decode()}
         with self._writing() as connection:
-            made = _take(connection, "made")
+            made = _lock(connection, "made") + 1
             row = connection.execute(sa.select(table).where(table.c.id == body["id"])).mappings().first()
             if row is not None and row["status"] != "DRAFT":
                 return kept_of(row)
@@ -63,6 +68,7 @@ class StatementStore(KeptStatements):
                     "ends_at": ends_at,
                 }
                 connection.execute(table.insert().values(fixed | values))
+                connection.execute(COUNTERS.update().where(COUNTERS.c.name == "made").values(last=made))
                 if body["is_preview"]:
                     _forget_previews(connection, body["tenant"])
             return _row(connection, body["id"])
@@ -115,7 +121,8 @@ class StatementStore(KeptStatements):
             serial = last + 1
             previous = None if before is None else {"number": str(before.number), "hash": before.hash}
             number = f"{prefix}{serial:0{_DIGITS}d}"
-            body = finalized(body, number=number, issued_at=now, previous=previous)
+            approval = approval_of(present.approved_by, present.approved_at, present.approved_content)
+            body = finalized(body, number=number, issued_at=now, previous=previous, approval=approval)
             text = encode(body).decode()
             values = {
                 "status": "FINAL",
@@ -191,12 +198,6 @@ def _lock(connection: sa.Connection, name: str) -> int:
     """The counter, held until the transaction ends: those who need it come one after the other."""
     query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == name).with_for_update()
     return int(connection.execute(query).scalar_one())
-
-
-def _take(connection: sa.Connection, name: str) -> int:
-    following = _lock(connection, name) + 1
-    connection.execute(COUNTERS.update().where(COUNTERS.c.name == name).values(last=following))
-    return following
 
 
 def _row(connection: sa.Connection, statement: str) -> Kept:

@@ -31,6 +31,9 @@ STATEMENTS = sa.Table(
     sa.Column("body", sa.Text, nullable=False),
     sa.Column("hash", sa.String(64), nullable=False),
     sa.Column("previous_hash", sa.String(64)),
+    # By statement, the digest of all that the ledger held of its period when this one was made, what partners are not
+    # told included; JSON.
+    sa.Column("ledger_seals", sa.Text),
     sa.Column("approved_by", sa.String(128)),
     sa.Column("approved_at", sa.BigInteger),
     # What was looked at: with another content the approval is none.

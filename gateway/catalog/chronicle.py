@@ -7,7 +7,7 @@ months gone by are made from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 
@@ -127,16 +127,26 @@ def _write_entitlements(connection: sa.Connection, after: Mapping[Key, Stored], 
     connection.execute(table.insert(), rows)
 
 
-def read_revisions(connection: sa.Connection) -> list[Published]:
-    """Every revision that was ever published, by name and number."""
+def read_revisions(
+    connection: sa.Connection, *, unreadable: Callable[[str, int], None] | None = None
+) -> list[Published]:
+    """Every revision that was ever published, by name and number.
+
+    One whose prices are no JSON any more is left out and named to ``unreadable``; without it ValueError is raised.
+    """
     table = REVISIONS
-    return [
-        Published(
-            Plan(row["name"], row["revision"], row["title"], row["currency"], {}, json.loads(row["pricing"])),
-            row["published_at"],
-        )
-        for row in connection.execute(sa.select(table).order_by(table.c.name, table.c.revision)).mappings()
-    ]
+    found: list[Published] = []
+    for row in connection.execute(sa.select(table).order_by(table.c.name, table.c.revision)).mappings():
+        try:
+            pricing = json.loads(row["pricing"])
+        except ValueError:
+            if unreadable is None:
+                raise
+            unreadable(row["name"], row["revision"])
+            continue
+        plan = Plan(row["name"], row["revision"], row["title"], row["currency"], {}, pricing)
+        found.append(Published(plan, row["published_at"]))
+    return found
 
 
 def read_entitlements(connection: sa.Connection, *, tenants: Iterable[str] | None = None) -> list[Held]:

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, timedelta
+from functools import cache
 
 from gateway.catalog.catalog import Catalog
 from gateway.catalog.problems import Problems
+from gateway.catalog.section import Section
 from gateway.model import Entitlement
+
+_CODE = re.compile(r"[A-Z]{3}")
+
+
+@cache
+def known_currencies() -> frozenset[str]:
+    """Codes of ISO 4217, of today and of before, as CLDR has them: where the places of their amounts come from, too."""
+    # Here and not above: the import costs what only those need who read a catalog's file.
+    from babel.numbers import list_currencies
+
+    return frozenset(list_currencies())
+
+
+def read_currency(section: Section) -> str:
+    """A plan's currency; one that is not known is refused with its line."""
+    found = section.text("currency", pattern=_CODE, allowed="three capital letters (ISO 4217)")
+    if _CODE.fullmatch(found) and found not in known_currencies():
+        section.refuse("currency", allowed="a code of ISO 4217 such as EUR or JPY")
+    return found
 
 
 def check_currencies(catalog: Catalog, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from gateway.catalog.catalog import Key
 from gateway.catalog.objects import KINDS, Fields, Stored
-from gateway.catalog.problems import Problems
+from gateway.catalog.problems import Problems, one_line
 
 FILE = "file"
 
@@ -32,10 +32,11 @@ class Change:
         """The change for people."""
         line = f"{_SIGNS[self.action]} {spell_key(self.was or self.key)}"
         if self.action == "changed":
-            return f"{line}: {', '.join(_changed_fields(self.fields))}"
+            return one_line(f"{line}: {', '.join(_changed_fields(self.fields))}")
         if self.action == "created":
-            return f"{line}: {', '.join(f'{name} {stable_json(after)}' for name, (_, after) in self.fields.items())}"
-        return line
+            made = ", ".join(f"{name} {stable_json(after)}" for name, (_, after) in self.fields.items())
+            return one_line(f"{line}: {made}")
+        return one_line(line)
 
     def to_dict(self) -> dict[str, Any]:
         """The change for machines, fit for JSON."""

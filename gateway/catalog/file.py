@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from zoneinfo import available_timezones
 
 from gateway.catalog.catalog import Catalog, Key
+from gateway.catalog.currencies import read_currency
 from gateway.catalog.exposure import NAME, NAME_ALLOWED
 from gateway.catalog.masks import read_masks
 from gateway.catalog.pricing_terms import KEYS as PRICING_KEYS
@@ -59,24 +60,27 @@ _TENANT_KEYS = (
 _ENTITLEMENT_KEYS = ("product", "plan", "revision", "from", "to")
 _MAX_REVISION = 1_000_000
 _STATUSES = ("active", "suspended")
-_CURRENCY = re.compile(r"[A-Z]{3}")
 _CLIENT_ID = re.compile(r"[\x21-\x7e]{1,255}")
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?")
 _MAX_ATTRIBUTE_VALUES = 1_000
 
 
 def load_catalog(
-    *paths: Path, contracts: Collection[str] | None = None, issuers: Sequence[str] | None = None
+    *paths: Path,
+    contracts: Collection[str] | None = None,
+    issuers: Sequence[str] | None = None,
+    takes_bare_plans: bool = False,
 ) -> Catalog:
     """Read the catalog that the files make up together. Raises ConfigurationProblems with all that is wrong in them.
 
     ``contracts`` (the streams that exist) and ``issuers`` (the configured ones) are checked against where given.
+    ``takes_bare_plans``: a file may be one plan, without the list that it would stand in.
     """
     reading = _Reading()
     for path in paths:
         root = read_yaml(path, reading.problems)
         if root is not None:
-            reading.read(root)
+            reading.read(_listed(root) if takes_bare_plans else root)
     catalog = Catalog.build(
         reading.products,
         reading.plans,
@@ -90,6 +94,12 @@ def load_catalog(
     if lines:
         raise ConfigurationProblems(lines)
     return catalog
+
+
+def _listed(root: Node) -> Node:
+    """A plan that is a whole file as the only one of a list."""
+    is_plan = isinstance(root.value, dict) and "name" in root.value and "plans" not in root.value
+    return Node({"plans": Node((root,), root.file, root.line)}, root.file, root.line) if is_plan else root
 
 
 class _Reading:
@@ -141,14 +151,15 @@ class _Reading:
         revision = section.whole("revision", low=1, high=_MAX_REVISION)
         key = ("plan", name, str(revision))
         self._declare(section, key)
-        self.places.update({(*key, stream): place for stream, place in _places_of_limited_streams(section).items()})
+        if (limited := section.node.at("limits", STREAMS)) is not None:
+            self.places.update({(*key, stream): limited.key_place(stream) for stream in limited.key_lines})
         self.places.update({(*key, *member): place for member, place in places_of_charges(section).items()})
         self.plans.append(
             Plan(
                 name=name,
                 revision=revision,
                 title=section.text("title"),
-                currency=section.text("currency", pattern=_CURRENCY, allowed="three capital letters (ISO 4217)"),
+                currency=read_currency(section),
                 limits=_limits(section),
                 pricing=parse_pricing(section),
             )
@@ -265,14 +276,6 @@ def _limits(plan: Section) -> dict[str, Any]:
     if each is not None:
         found[EACH_APPLICATION] = _tighter(each, found)
     return found
-
-
-def _places_of_limited_streams(plan: Section) -> dict[str, str]:
-    limits = plan.get("limits")
-    streams = limits.value.get(STREAMS) if limits is not None and isinstance(limits.value, dict) else None
-    if streams is None or not isinstance(streams.value, dict):
-        return {}
-    return {stream: streams.key_place(stream) for stream in streams.value}
 
 
 def _tighter(section: Section, plan: Mapping[str, Any]) -> dict[str, Any]:

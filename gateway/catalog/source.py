@@ -54,6 +54,13 @@ class Node:
         """``file:line`` of a key of this mapping."""
         return f"{self.file}:{self.key_lines[key]}"
 
+    def at(self, *keys: str) -> Node | None:
+        """What lies within this mapping, one key after the other; None where nothing does."""
+        node: Node | None = self
+        for key in keys:
+            node = node.value.get(key) if node is not None and isinstance(node.value, dict) else None
+        return node
+
     def plain(self) -> Any:
         """The value without places, as JSON would hold it: dates become text again."""
         if isinstance(self.value, dict):

@@ -231,9 +231,8 @@ def _check_signing_keys(settings: Settings) -> Finding:
         return Finding(name, ok=False, details=[f"none signs before {since}; look at this machine's clock"])
     signs = [key for key in keys if key.signs_from <= now][-1]
     over = sum(1 for key in keys if key.verifies_until is not None and key.verifies_until <= now)
-    notes = (
-        [f"{over} of {len(keys)} verify no token any more; the next `gateway keys rotate` forgets them"] if over else []
-    )
+    forgets = f"{over} of {len(keys)} verify no token any more; the next `gateway keys rotate` forgets them"
+    notes = [forgets] if over else []
     return Finding(
         name, ok=True, details=[f"{signs.kid} signs since {format_rfc3339(signs.signs_from * 1000)}", *notes]
     )
@@ -252,8 +251,8 @@ def _check_catalog(catalog: Catalog, contracts: Contracts | None, issuers: Seque
 def _check_applications(catalog: Catalog, issuers: Sequence[str]) -> list[Finding]:
     from gateway.catalog.validation import unmatched_applications
 
-    unmatched = unmatched_applications(catalog, issuers)
-    return [Finding("applications", ok=True, details=unmatched, is_warning=True)] if unmatched else []
+    told = unmatched_applications(catalog, issuers)
+    return [Finding("applications", ok=True, details=told, is_warning=True)] if told else []
 
 
 def _check_prices(catalog: Catalog) -> list[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ MOST_DAYS = 3_660
     "file",
     required=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="A catalog file with the plans to try, one revision of each.",
+    help="A catalog file with the plans to try, one revision of each, or one plan.",
 )
 @click.option("--from", "start", metavar="MOMENT", help="A month, a day or a time.  [default: the last whole month]")
 @click.option("--to", "end", metavar="MOMENT", help="A month, a day or a time, itself left out.  [default: as --from]")
@@ -51,6 +51,8 @@ def simulate(
 ) -> None:
     """Rate recorded usage twice: as it was, and with the plans of a file in the place of those of the same names.
 
+    A plan of a name that nobody has is tried for every tenant, in the place of all its plans; it has to be alone.
+
     Changes nothing. Months and days are those of each tenant. Totals are with tax and before credit; flat amounts count
     for the stretch itself, which is ten years at most. Exit code 1 if a tenant could not be rated.
 
@@ -70,6 +72,8 @@ def simulate(
         if tenant is not None:
             opened.check_tenant(tenant)
         revisions, held = StatementStore(opened.database).history(tenants=None if tenant is None else [tenant])
+        known = {name for name, _ in revisions.plans}
+        for_all = _for_all(file, plans, known)
         found: list[Comparison] = []
         refused: list[str] = []
         names = sorted({*held, *opened.ledger.tenants()}) if tenant is None else [tenant]
@@ -84,6 +88,7 @@ def simulate(
                     terms=terms_of(held.get(name, ()), revisions, zone=zone),
                     published=revisions.plans,
                     replacing=plans,
+                    for_all=for_all,
                 )
             except RatingRefused as error:
                 refused.append(f"tenant {name}: {error}")
@@ -92,9 +97,15 @@ def simulate(
                 found.append(one)
         tell_progress("")
     if output == "json":
-        print_json({"tenants": [one.to_dict() for one in found], "refused": refused})
+        tried = [
+            {"plan": name, "revision": plan.revision, "in_place_of": _place_of(name, known, for_all)}
+            for name, plan in sorted(plans.items())
+        ]
+        print_json({"plans": tried, "tenants": [one.to_dict() for one in found], "refused": refused})
     else:
         _show(found)
+    for line in _told(plans, known, for_all, is_anybody=bool(found or refused)):
+        click.echo(line, err=True)
     for line in refused:
         click.echo(f"gateway: {line}", err=True)
     if refused:
@@ -158,15 +169,22 @@ def compare(
     terms: Sequence[Term],
     published: Mapping[tuple[str, int], Plan],
     replacing: Mapping[str, Plan],
+    for_all: Plan | None = None,
 ) -> Comparison | None:
-    """A tenant's bills under both, month by month; None where the plans to try do not concern it in that time."""
+    """A tenant's bills under both, month by month; None where the plans to try do not concern it in that time.
+
+    ``for_all`` is tried in the place of each plan that it had or used.
+    """
     from gateway.billing.simulate import simulate
 
     rows = list(_rows(ledger, tenant=tenant, period=period))
     in_force = {
         term.plan.name for term in terms if term.start < period.end and (term.end is None or period.start < term.end)
     }
-    if not replacing.keys() & (in_force | {key.plan for key, _ in rows}):
+    had = in_force | {key.plan for key, _ in rows}
+    if for_all is not None:
+        replacing = dict.fromkeys(had, for_all)
+    if not replacing.keys() & had:
         return None
     return simulate(rows, tenant=tenant, period=period, terms=terms, published=published, replacing=replacing)
 
@@ -180,12 +198,48 @@ def _rows(ledger: Ledger, *, tenant: str, period: Period) -> Iterator[tuple[Usag
         yield from gather(ledger.rows(tenant=tenant, start=start, end=end), start=start).items()
 
 
+def _for_all(file: Path, plans: Mapping[str, Plan], known: Collection[str]) -> Plan | None:
+    """The plan that is tried for everybody: the only one there is, of a name that nobody has. Raises
+    ConfigurationProblems for several of such names and no other."""
+    if plans.keys() & set(known):
+        return None
+    if len(plans) > 1:
+        from gateway.errors import ConfigurationProblems
+
+        names = ", ".join(sorted(plans))
+        what = f"{file}: plans {names}; nobody has a plan of one of these names"
+        raise ConfigurationProblems([f"{what}: put the one to try for every tenant into a file of its own"])
+    return next(iter(plans.values()))
+
+
+def _place_of(name: str, known: Collection[str], for_all: Plan | None) -> str:
+    return "all" if for_all is not None else "own" if name in known else "none"
+
+
+def _told(
+    plans: Mapping[str, Plan], known: Collection[str], for_all: Plan | None, *, is_anybody: bool
+) -> Iterator[str]:
+    """What was compared, where the table alone does not say it."""
+    if for_all is not None:
+        yield f"nobody has a plan {for_all.name}: compared as if it were in the place of all plans of each tenant"
+    else:
+        for name in sorted(plans.keys() - set(known)):
+            yield f"nobody has a plan {name}: not compared; in a file of its own it is tried for every tenant"
+    if not is_anybody:
+        names = ", ".join(sorted(plans))
+        yield (
+            "no tenant had a plan or usage in that time"
+            if for_all is not None
+            else (f"no tenant had one of these plans, or usage under it, in that time: {names}")
+        )
+
+
 def _plans(file: Path) -> dict[str, Plan]:
     from gateway.billing.linter import lint_plans
     from gateway.catalog.file import load_catalog
     from gateway.errors import ConfigurationProblems
 
-    catalog = load_catalog(file)
+    catalog = load_catalog(file, takes_bare_plans=True)
     plans = {plan.name: plan for plan in catalog.plans}
     if len(plans) < len(catalog.plans) or not plans:
         raise ConfigurationProblems(

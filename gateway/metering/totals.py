@@ -120,7 +120,10 @@ _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 class _Version(msgspec.Struct):
+    """What messages of all versions have."""
+
     v: Annotated[int, Meta(ge=1)]
+    kind: str
 
 
 _version_decoder = msgspec.json.Decoder(_Version)

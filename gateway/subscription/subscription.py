@@ -281,9 +281,12 @@ class Subscription:
         if self._idle and self.reading is not None:
             self.reading.skip_to(self.feed.log.head)
 
-    def say_checkpoint(self) -> None:
-        """Where the stream stands: its cursor, how old the next record to send is, and how long that one is there."""
-        self._say_checkpoint(self.budget.quota_news())
+    def say_checkpoint(self, *, quota: dict[str, object] | None = None) -> None:
+        """Where the stream stands: its cursor, how old the next record to send is, and how long that one is there.
+
+        ``quota`` is news of another allowance than the read's own quota, which is told where there is none.
+        """
+        self._say_checkpoint(self.budget.quota_news() if quota is None else quota)
 
     def _say_quota(self) -> None:
         """So much of a quota is used that a reader wants to know at once: it may be gone before the next heartbeat."""

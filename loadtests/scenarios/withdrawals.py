@@ -325,7 +325,6 @@ class Fleet:
     async def _change_contract(self, group: Group, **members: Any) -> float:
         path = self.deployment.directory / "asyncapi" / "streams" / f"{group.name}.yaml"
         document = yaml.safe_load(path.read_text())
-        document["info"]["version"] = "2.0.0"
         document["channels"][group.name]["x-gateway"] |= members
         path.write_text(yaml.safe_dump(document, sort_keys=False))
         began = time.time()

@@ -217,8 +217,8 @@ def _notes(statement: Mapping[str, Any], zone: ZoneInfo) -> tuple[str, ...]:
     if watermark["lost_sources"]:
         notes.append("Closed without what these sources had not told: " + ", ".join(watermark["lost_sources"]) + ".")
     notes += [
-        f"Corrects {one['period']}, statement {one['number']}, by {grouped(one['difference'])}"
-        f" {statement['currency']} before tax: usage that was told after that statement was final."
+        f"Corrects {one['period']}, {_named(one['number'])}, by {grouped(one['difference'])}"
+        f" {statement['currency']} before tax: usage that was told after {_since(one['number'])} statement was final."
         for one in statement["corrections"]
     ]
     if statement["credit"]["before"].strip("0."):
@@ -228,6 +228,14 @@ def _notes(statement: Mapping[str, Any], zone: ZoneInfo) -> tuple[str, ...]:
         "Bytes are the length of the data as sent. Each line is rounded half up once, and rounded lines are added."
     )
     return tuple(clean(note) for note in notes)
+
+
+def _named(number: str | None) -> str:
+    return f"statement {number}" if number else "which had no statement"
+
+
+def _since(number: str | None) -> str:
+    return "that" if number else "the next"
 
 
 def _fingerprints(statement: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
