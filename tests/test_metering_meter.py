@@ -139,6 +139,7 @@ def test_what_was_counted_before_a_bucket_ended_is_told_before_it_is_forgotten(
     for group in meter.take_dirty():
         group.snapshot("s", 1)
     read.add(2, 2, 2)
+    read.end()
     clock.advance(BUCKET_SECONDS)
     assert meter.roll()
     (groups,) = meter.past()

@@ -255,7 +255,8 @@ class SharedTickets:
             except Unavailable as error:
                 # The prober says that the database is away, once; the next round goes on where this one ended.
                 log.debug("tickets not moved: %s", error)
-            except Exception:  # noqa: BLE001 - the next round may go well; with none, tickets would lapse unheard
+            except Exception:
+                # The next round may go well; with none, tickets would lapse unheard.
                 log.exception("tickets could not be moved")
 
     async def catch_up(self) -> None:

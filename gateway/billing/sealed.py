@@ -126,7 +126,9 @@ class Adjusted:
             yield Finding(number, "adjustment", "its adjustments have other names, reasons or amounts than its lines")
 
     def _credited(self, chain: Sequence[Kept]) -> Iterator[Finding]:
-        by: dict[str | None, str] = {one.credited: one.made_by for one in self._rows.values() if one.credited is not None}
+        by: dict[str | None, str] = {
+            one.credited: one.made_by for one in self._rows.values() if one.credited is not None
+        }
         for kept in chain:
             if (kept.status == "CREDITED", kept.credited_by) != (kept.number in by, by.get(kept.number)):
                 told = "whether it is credited, and by whom, its row and the adjustments say differently"

@@ -35,6 +35,7 @@ td { vertical-align: top; border-bottom: 1px solid #d0d7de; padding: 1.6mm 1.5mm
 .lines th:nth-child(6) { width: 12.5% }
 .lines td.n { font-size: 8.5pt }
 .lines td.n .unit { font-size: 7pt }
+.lines .note + .note { width: 230% }
 .n { text-align: right; white-space: nowrap; overflow-wrap: normal }
 .note, .unit { display: block; color: #57606a; font-size: 8pt; line-height: 1.35; font-weight: 400 }
 .name { font-weight: 700 }

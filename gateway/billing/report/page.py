@@ -147,11 +147,11 @@ def _row(line: Mapping[str, Any], statement: Mapping[str, Any], zone: ZoneInfo) 
     if "share" in line:
         share = line["share"]
         notes.append(f"for {grouped(share['seconds'])} of {grouped(share['of_seconds'])} seconds")
-    notes += [_tier(tier) for tier in line.get("tiers", ()) if len(line["tiers"]) > 1 or tier["flat_amount"] != "0"]
+    notes += [_tier(tier) for tier in line.get("tiers", ())]
     if "discount" in line:
         notes.append(_discount(line["discount"]))
-    if "advanced" in line:
-        notes.append(f"{line['exact']} for the period, less {line['advanced']} asked in advance")
+    settled = f" for the period, less {grouped(line['advanced'])} asked in advance" if "advanced" in line else ""
+    notes.append(f"exact {grouped(line['exact'])}{settled}")
     if line.get("not_billable", "0") != "0":
         notes.append(f"{grouped(line['not_billable'])} more of test applications, free")
     if line.get("reason"):
@@ -179,10 +179,20 @@ def _tier(tier: Mapping[str, Any]) -> str:
 
 
 def _discount(discount: Mapping[str, Any]) -> str:
-    parts = [f"{grouped(discount['units'])} units" if discount["units"] != "0" else ""]
+    parts = [_share_of(discount, "units", " units")]
     parts += [f"{discount['percent']} %" if discount["percent"] != "0" else ""]
-    parts += [discount["amount"] if discount["amount"] != "0" else ""]
-    return f"{discount['before']} before a discount of {' and '.join(part for part in parts if part) or 'nothing'}"
+    parts += [_share_of(discount, "amount", "")]
+    found = " and ".join(part for part in parts if part) or "nothing"
+    return f"{grouped(discount['before'])} before a discount of {found}"
+
+
+def _share_of(discount: Mapping[str, Any], name: str, unit: str) -> str:
+    """What was taken off, beside what the plan says where that is more; empty where it says nothing."""
+    taken = discount[name]
+    full = discount.get(f"full_{name}", taken)
+    if full == "0":
+        return ""
+    return f"{grouped(taken)}{unit}" + (f" (of {grouped(full)} a month)" if full != taken else "")
 
 
 def _sums(statement: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
@@ -220,6 +230,11 @@ def _notes(statement: Mapping[str, Any], zone: ZoneInfo) -> tuple[str, ...]:
         f"Corrects {one['period']}, {_named(one['number'])}, by {grouped(one['difference'])}"
         f" {statement['currency']} before tax: usage that was told after {_since(one['number'])} statement was final."
         for one in statement["corrections"]
+    ]
+    notes += [
+        f"{line['name']}: {line['percent']} % on {grouped(line['base'])} is exactly {grouped(line['exact'])}."
+        for line in statement["lines"]
+        if line["kind"] == "tax" and "percent" in line and line["exact"] != line["amount"].rstrip("0").rstrip(".")
     ]
     if statement["credit"]["before"].strip("0."):
         credit = statement["credit"]

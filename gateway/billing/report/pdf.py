@@ -25,6 +25,8 @@ _INK, _GREY, _RULE, _AMBER, _PAPER = (27, 31, 36), (87, 96, 106), (208, 215, 222
 _MARGIN: Final = 14
 _WIDTH: Final = 210 - 2 * _MARGIN
 _LINE_WIDTHS: Final = (57, 27, 25, 27, 24, 22)
+_NAME_WIDTH: Final = _LINE_WIDTHS[0] - 2.0
+_NOTE_WIDTH: Final = sum(_LINE_WIDTHS[:4]) - 2.0
 _NAME_HEIGHT, _NOTE_HEIGHT, _PADDING = 4.2, 3.5, 1.3
 _USAGE_WIDTHS: Final = (32, 30, 17, 25, 20, 18, 16, 24)
 
@@ -164,16 +166,20 @@ def _draw_head(sheet: _Sheet, names: Sequence[str]) -> None:
 
 def _height(sheet: _Sheet, row: Row) -> float:
     sheet.ink(8.5, bold=True)
-    found = _NAME_HEIGHT * _lines_of(sheet, row.name)
+    found: float = _NAME_HEIGHT * _lines_of(sheet, row.name, width=_NAME_WIDTH)
     sheet.ink(7)
-    found += _NOTE_HEIGHT * sum(_lines_of(sheet, note) for note in row.notes)
+    found += _NOTE_HEIGHT * sum(_lines_of(sheet, note, width=width) for note, width in _widths(row))
     return max(found, _NAME_HEIGHT + _NOTE_HEIGHT) + 2 * _PADDING
 
 
-def _lines_of(sheet: _Sheet, text: str) -> int:
-    shown = sheet.multi_cell(
-        _LINE_WIDTHS[0] - 2, 4, _drawable(text), align="L", dry_run=True, output=MethodReturnValue.LINES
-    )
+def _widths(row: Row) -> Iterator[tuple[str, float]]:
+    """Notes with how wide they may be: beside the first stand the units, beside the others nothing."""
+    for place, note in enumerate(row.notes):
+        yield note, _NAME_WIDTH if place == 0 else _NOTE_WIDTH
+
+
+def _lines_of(sheet: _Sheet, text: str, *, width: float) -> int:
+    shown = sheet.multi_cell(width, 4, _drawable(text), align="L", dry_run=True, output=MethodReturnValue.LINES)
     return len(shown) if isinstance(shown, list) else 1
 
 
@@ -192,10 +198,10 @@ def _draw_line(sheet: _Sheet, row: Row) -> None:
         left += width
     sheet.set_xy(_MARGIN, top)
     sheet.ink(8.5, bold=True)
-    sheet.text_line(row.name, _NAME_HEIGHT, width=_LINE_WIDTHS[0] - 2)
+    sheet.text_line(row.name, _NAME_HEIGHT, width=_NAME_WIDTH)
     sheet.ink(7, grey=True)
-    for note in row.notes:
-        sheet.text_line(note, _NOTE_HEIGHT, width=_LINE_WIDTHS[0] - 2)
+    for note, width in _widths(row):
+        sheet.text_line(note, _NOTE_HEIGHT, width=width)
     bottom = sheet.get_y() if sheet.page_no() > page_no else max(sheet.get_y(), top + _NAME_HEIGHT + _NOTE_HEIGHT)
     sheet.set_y(bottom + _PADDING)
     _rule(sheet, _RULE)
