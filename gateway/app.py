@@ -22,7 +22,7 @@ from gateway.bookkeeping import Bookkeeping
 from gateway.clock import Clock, SystemClock
 from gateway.config import Settings
 from gateway.config.adapters import kafka_clusters, metering, redis_link
-from gateway.config.settings import AdminSettings, HttpSettings
+from gateway.config.http import AdminSettings, HttpSettings
 from gateway.config.telemetry import telemetry
 from gateway.control import Control
 from gateway.counters import Counters

@@ -28,7 +28,7 @@ from gateway.errors import ConfigurationProblems, Unavailable
 from gateway.keyring import Keyring
 from gateway.observability.health import Check, Status
 from gateway.observability.logs import event
-from gateway.transport.gate import Snapshot
+from gateway.transport.snapshot import Snapshot
 
 T = TypeVar("T")
 log = logging.getLogger("gateway.control")

@@ -13,8 +13,8 @@ from gateway.clock import SystemClock
 from gateway.config import Settings, load_settings
 from gateway.config.adapters import kafka_cluster_settings, kafka_clusters
 from gateway.config.auth import Algorithm, IssuerSettings
+from gateway.config.http import HttpSettings
 from gateway.config.schema import describe_settings, find_field, walk_fields
-from gateway.config.settings import HttpSettings
 from gateway.config.sources import find_lines, spell_variable
 from gateway.errors import ConfigurationProblems
 from tests.reference_pages import FOLDER, settings_page

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -65,14 +66,15 @@ async def test_a_token_in_the_query_is_refused_before_anybody_asks_who_it_is(
 @pytest.mark.parametrize("suffix", ["", "/ws"])
 async def test_a_websocket_is_refused_a_token_in_its_query(acme: Partner, name: str, suffix: str) -> None:
     token = acme.token or ""
+    said: dict[str, Any] = {name: token}
     with pytest.raises(InvalidStatus) as refused:
-        async with acme.as_(None).ws("numbers", suffix=suffix, **{name: token}):
+        async with acme.as_(None).ws("numbers", suffix=suffix, **said):
             pass
     body = json.loads(refused.value.response.body or b"{}")
     assert (refused.value.response.status_code, body["code"]) == (400, "ambiguous_credentials")
     assert name in body["detail"]
     assert token not in str(body)
-    async with acme.as_(None, Origin=ORIGIN).ws("numbers", suffix=suffix, **{name: token}) as told:
+    async with acme.as_(None, Origin=ORIGIN).ws("numbers", suffix=suffix, **said) as told:
         goodbye = await told.next()
         assert (goodbye.kind, goodbye.data["code"]) == ("goodbye", "ambiguous_credentials")
         assert token not in str(goodbye)

@@ -9,7 +9,9 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from decimal import Decimal
+from fractions import Fraction
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -104,6 +106,71 @@ def test_csv_is_one_row_a_line_and_no_formula_runs(august: dict[str, Any]) -> No
     assert line["amount"] == "-3.50", "numbers stay numbers"
     texts = [value for row in rows for name, value in row.items() if name not in ("amount", "exact")]
     assert not [value for value in texts if value.startswith(("=", "+", "-", "@", "\t", "\r"))]
+
+
+def text_of(pdf: bytes) -> str:
+    """What a PDF says, whatever the breaks of its lines."""
+    with closing(pypdfium2.PdfDocument(pdf)) as document:
+        found = ""
+        for page in document:
+            with closing(page.get_textpage()) as part:
+                found += part.get_text_range() + " "
+            page.close()
+    return " ".join(found.split())
+
+
+def test_every_form_has_what_it_takes_to_count_each_line_again(tmp_path: Path) -> None:
+    """Exact amounts, tiers, shares and discounts: what was taken off, beside what the plan says."""
+    catalog = example()
+    pro = next(one for one in catalog["plans"] if one["name"] == "pro")
+    records: dict[str, Any] = {
+        "name": "Records",
+        "model": "graduated",
+        "meter": "records",
+        "discount": {"units": 50, "amount": "3"},
+    }
+    records["tiers"] = [{"up_to": 1000, "unit_price": "0.01", "flat_amount": "5"}, {"unit_price": "0.0015"}]
+    second = {**pro, "revision": 2, "charges": [records], "minimum": None}
+    with desk(f"sqlite:///{tmp_path}/gateway.db", tmp_path, catalog=catalog) as finance:
+        finance.at(JULY.end - 8 * 24 * HOUR)
+        finance.apply(catalog | {"plans": [*catalog["plans"], second]})
+        finance.use(JULY.end - HOUR, revision=2, records=1_234_567)
+        (july,) = finance.close_all(JULY.end + HOUR)
+        assert finance.findings() == []
+    shown = july.shown()
+    line = next(one for one in shown["lines"] if one["name"] == "Records" and one["revision"] == 2)
+    share = Fraction(int(line["share"]["seconds"]), int(line["share"]["of_seconds"]))
+    assert share == Fraction(8, 31)
+    taken = line["discount"]
+    assert (taken["units"], taken["full_units"], taken["full_amount"]) == ("13", "50", "3")
+    assert abs(Fraction(taken["amount"]) - 3 * share) < Fraction(1, 10**20), "what was deducted, and no more"
+    gross = sum(Fraction(tier["exact"]) for tier in line["tiers"])
+    assert abs(gross - Fraction(taken["before"])) < Fraction(1, 10**20)
+    assert abs(gross - Fraction(taken["amount"]) - Fraction(line["exact"])) < Fraction(1, 10**20)
+    assert int(line["used"]) - int(line["included"]) - int(taken["units"]) == int(line["billable"])
+    html = Tags()
+    html.feed(spell(shown, "html").decode())
+    (row,) = [
+        one
+        for one in csv.DictReader(io.StringIO(spell(shown, "csv").decode(), newline=""))
+        if one["name"] == "Records" and one["revision"] == "2"
+    ]
+    assert row["share"] == f"{line['share']['seconds']}/{line['share']['of_seconds']}"
+    assert (row["discount_units"], row["discount_amount"]) == ("13", taken["amount"])
+    assert row["before_discount"] == taken["before"]
+    for tier in line["tiers"]:
+        assert f"{tier['quantity']} * {tier['unit_price']} + {tier['flat_amount']} = {tier['exact']}" in row["tiers"]
+    for text in (html.text, text_of(spell(shown, "pdf"))):
+        for one in shown["lines"]:
+            if one["kind"] not in ("tax", "credit"):
+                assert f"exact {grouped(one['exact'])}" in text
+        assert f"for {grouped(line['share']['seconds'])} of {grouped(line['share']['of_seconds'])} seconds" in text
+        assert "13 units (of 50 a month)" in text
+        assert f"{taken['amount']} (of 3 a month)" in text
+        for tier in line["tiers"]:
+            assert f"{grouped(tier['quantity'])} \u00d7 {tier['unit_price']}" in text
+    taxed = next(one for one in shown["lines"] if one["kind"] == "tax")
+    assert f"is exactly {taxed['exact']}." in html.text
 
 
 class Tags(HTMLParser):

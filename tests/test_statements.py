@@ -402,6 +402,28 @@ def test_prepaid_credit_is_used_up_first_and_carried_to_the_next_month(opened: O
     assert Decimal(september.body["credit_used"]) == 0
 
 
+@pytest.mark.parametrize(
+    ("currency", "credit", "before", "left"),
+    [
+        ("EUR", None, "0.00", "0.00"),
+        ("JPY", "7", "7", "0"),
+        ("KWD", "1.5", "1.500", "0.000"),
+        ("EUR", "0.005", "0.005", "0.005"),
+    ],
+)
+def test_credit_is_told_in_the_places_of_its_currency(
+    currency: str, credit: str | None, before: str, left: str, opened: Open
+) -> None:
+    catalog = example()
+    catalog["plans"] = [{**one, "currency": currency} for one in catalog["plans"]]
+    if credit is not None:
+        catalog["tenants"][0]["credit"] = credit
+    with opened(catalog=catalog) as finance:
+        (july,) = finance.close_all(JULY.end + HOUR)
+        assert (july.body["credit"]["before"], july.body["credit"]["left"]) == (before, left)
+        assert finance.findings() == []
+
+
 # ---- plans that change -----------------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,8 @@ from gateway.subscription.sessions import Sessions
 from gateway.subscription.shape import Shape
 from gateway.subscription.subscription import Subscription
 from gateway.subscription.watch import BATCH, Watch
-from gateway.transport.gate import Gate, Snapshot
+from gateway.transport.gate import Gate
+from gateway.transport.snapshot import Snapshot
 from tests.parts.serving import until
 from tests.parts.source import FAR, NEVER, Engine, MemoryKafka, contract
 

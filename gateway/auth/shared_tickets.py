@@ -126,13 +126,18 @@ class SharedTickets:
                 self._in_rows -= {held.key}
             try:
                 taken = await self._ask(lambda: self._redis.take(held))
+                if taken is None:
+                    await self._ask(self._check_memory)
             except Unavailable:
                 await self._wait_to_ask()
                 continue
             if taken:
                 self._recent.pop(held.key, None)
                 self._open[held.key] = held
-            return taken
+            if taken is not None or self._is_settled():
+                return taken
+            # It was there when it was looked at: Redis has forgotten it since.
+            break
         await self._move([self._row_of(held.key, held.ticket, OPEN_SECONDS)])
         return await self._take_row(held)
 

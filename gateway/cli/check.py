@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from gateway.catalog.contracts import Contracts
     from gateway.config import Settings
     from gateway.config.auth import IssuerSettings
-    from gateway.config.settings import AdminSettings, HttpSettings
+    from gateway.config.http import AdminSettings, HttpSettings
     from gateway.database.database import Database
     from gateway.kafka.cluster import KafkaCluster
     from gateway.kafka.offsets import Offsets
@@ -111,7 +111,7 @@ async def _findings(settings: Settings) -> AsyncIterator[Finding]:
 
 
 def _check_certificate(port: HttpSettings | AdminSettings, name: str) -> Finding:
-    from gateway.config.settings import AdminSettings
+    from gateway.config.http import AdminSettings
     from gateway.server.tls import Certificates
 
     authorities = port.tls_client_ca_file if isinstance(port, AdminSettings) else None

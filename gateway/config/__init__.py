@@ -11,8 +11,9 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import InitSettingsSource
 
 from gateway.config.auth import IssuerSettings
+from gateway.config.kafka import ClusterSettings
 from gateway.config.schema import Key, allowed_at, find_field, is_secret, nearest_key, spell_key
-from gateway.config.settings import ClusterSettings, Settings
+from gateway.config.settings import Settings
 from gateway.config.sources import Source, read_environment, read_file, read_flags
 from gateway.config.values import masked
 from gateway.errors import ConfigurationProblems

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from gateway.clock import Clock
 from gateway.config.auth import IssuerSettings
-from gateway.config.settings import MAIN_CLUSTER, ClusterSettings, Settings
+from gateway.config.kafka import MAIN_CLUSTER, ClusterSettings
+from gateway.config.settings import Settings
 from gateway.database.database import Bounds, Database
 from gateway.errors import ConfigurationProblems
 from gateway.kafka.cluster import ClusterSettings as KafkaClusterSettings

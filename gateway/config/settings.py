@@ -6,236 +6,28 @@ described here once. A value that is derived when absent says so in ``shown_defa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from gateway.config.auth import AuthSettings
 from gateway.config.billing import BillingSettings
+from gateway.config.http import AdminSettings, HttpSettings
+from gateway.config.kafka import KafkaSettings
 from gateway.config.limits import AlertsSettings, LimitsSettings
 from gateway.config.metering import MeteringSettings
+from gateway.config.redis import RedisSettings
 from gateway.config.section import Section
 from gateway.config.values import (
-    BearerToken,
     CursorKey,
     DatabaseUrl,
-    Name,
     Network,
     OtlpHeader,
     PublicUrl,
-    RedisUrl,
-    Servers,
     Size,
-    TokenUrl,
-    address_of,
 )
-
-MAIN_CLUSTER = "main"
-
-
-class HttpSettings(Section):
-    """The public port, which partners reach."""
-
-    host: str = Field("127.0.0.1", description="Address the public port listens on.")
-    port: int = Field(8080, ge=0, le=65535, description="Public port; 0 takes a free one.")
-    tls_cert_file: Path | None = Field(
-        None, description="PEM file with the certificate chain for TLS in the process; without it a proxy ends TLS."
-    )
-    tls_key_file: Path | None = Field(None, description="PEM file with the private key of the certificate.")
-    public_url: PublicUrl = Field(
-        default_factory=lambda data: address_of(
-            data.get("host", ""), data.get("port", 0), tls=bool(data.get("tls_cert_file"))
-        ),
-        description="How partners reach the public port; never taken from a request's Host header.",
-        json_schema_extra={"shown_default": "from host and port", "allowed": "an http or https address"},
-    )
-    trusted_proxies: tuple[Network, ...] = Field(
-        (),
-        description="Proxies whose Forwarded or X-Forwarded-For and -Proto count for a client's address and scheme; "
-        "never for public_url.",
-        json_schema_extra={"allowed": "a list of IP addresses or networks"},
-    )
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be given together")
-        return self
-
-    def public_url_at(self, port: int) -> str:
-        """The public URL when the process listens on ``port``: as configured, else derived from host and that port."""
-        if "public_url" in self.model_fields_set:
-            return self.public_url
-        return address_of(self.host, port, tls=self.tls_cert_file is not None)
-
-
-class AdminSettings(Section):
-    """The management port: health, metrics and administration, never for partners."""
-
-    host: str = Field("127.0.0.1", description="Address the management port listens on.")
-    port: int = Field(9090, ge=0, le=65535, description="Management port; 0 takes a free one.")
-    tokens: tuple[BearerToken, ...] = Field(
-        (), description="Bearer tokens that open /admin/; with none /admin/ is closed."
-    )
-    tls_cert_file: Path | None = Field(
-        None, description="PEM file with the certificate chain for TLS on the management port; without it plain HTTP."
-    )
-    tls_key_file: Path | None = Field(None, description="PEM file with the private key of that certificate.")
-    tls_client_ca_file: Path | None = Field(
-        None,
-        description="PEM file of the authorities that sign clients' certificates: whoever shows none of theirs is "
-        "refused, for /metrics and probes too.",
-    )
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.tls_cert_file is None) != (self.tls_key_file is None):
-            raise ValueError("tls_cert_file and tls_key_file must be given together")
-        if self.tls_client_ca_file is not None and self.tls_cert_file is None:
-            raise ValueError("tls_client_ca_file needs tls_cert_file and tls_key_file")
-        return self
-
-
-class ClusterSettings(Section):
-    """How to reach one Kafka cluster."""
-
-    bootstrap_servers: Servers = Field(
-        (),
-        description="Brokers to ask first, for the whole cluster.",
-        json_schema_extra={"allowed": "host:port, separated by commas, or a list of them"},
-    )
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
-        "PLAINTEXT", description="How connections are protected."
-    )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
-        None, description="How the gateway proves who it is, with a SASL protocol."
-    )
-    sasl_username: str | None = Field(None, description="User name for SASL.")
-    sasl_password: SecretStr | None = Field(None, description="Password for SASL.")
-    sasl_oauth_token_url: TokenUrl | None = Field(
-        None,
-        description="Endpoint that gives tokens for OAUTHBEARER, by client credentials (RFC 6749 §4.4).",
-        json_schema_extra={"allowed": "an http or https address"},
-    )
-    sasl_oauth_client_id: str | None = Field(None, description="Who asks that endpoint.")
-    sasl_oauth_client_secret: SecretStr | None = Field(None, description="Secret of that client.")
-    sasl_oauth_scope: str | None = Field(None, description="Scope to ask for, where the endpoint wants one.")
-    ssl_cafile: Path | None = Field(
-        None, description="PEM file of the authorities that may sign brokers' certificates; without it the machine's."
-    )
-    ssl_certfile: Path | None = Field(None, description="PEM file of the gateway's own certificate, for mutual TLS.")
-    ssl_keyfile: Path | None = Field(None, description="PEM file of the private key of that certificate, unencrypted.")
-
-    @model_validator(mode="after")
-    def _security_is_whole(self) -> Self:
-        if self.security_protocol.startswith("SASL"):
-            self._sasl_is_whole()
-        if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("ssl_certfile and ssl_keyfile must be given together")
-        return self
-
-    def _sasl_is_whole(self) -> None:
-        if self.sasl_mechanism == "OAUTHBEARER":
-            needed = ("sasl_oauth_token_url", "sasl_oauth_client_id", "sasl_oauth_client_secret")
-        else:
-            needed = ("sasl_mechanism", "sasl_username", "sasl_password")
-        if not all(getattr(self, name) for name in needed):
-            what = "sasl_mechanism OAUTHBEARER" if "sasl_mechanism" not in needed else ""
-            what = what or f"security_protocol {self.security_protocol}"
-            raise ValueError(f"{what} needs {needed[0]}, {needed[1]} and {needed[2]}")
-
-
-class KafkaSettings(ClusterSettings):
-    """The cluster named ``main``, and any others by name."""
-
-    clusters: dict[Name, ClusterSettings] = Field(
-        default_factory=dict,
-        description="Further clusters by name, each with the settings of kafka itself; a contract's server names one.",
-        json_schema_extra={"shown_default": "none", "allowed": "tables by name"},
-    )
-
-    @model_validator(mode="after")
-    def _main_is_not_twice(self) -> Self:
-        if MAIN_CLUSTER in self.clusters:
-            raise ValueError(f"the cluster named {MAIN_CLUSTER} is kafka itself; give kafka.clusters another name")
-        return self
-
-    def by_name(self) -> Mapping[str, ClusterSettings]:
-        """Every configured cluster, ``main`` among them where it has servers."""
-        main = {MAIN_CLUSTER: self} if self.bootstrap_servers else {}
-        return {**main, **self.clusters}
-
-
-class RedisSettings(Section):
-    """Where limits, tickets and the bell of revocations live."""
-
-    url: RedisUrl | None = Field(
-        None,
-        description="Address of Redis, with user and password; with sentinels without a host, which they name; of a "
-        "cluster the server that is asked first.",
-        json_schema_extra={"allowed": "an address that begins with redis://, rediss:// or unix://"},
-    )
-    mode: Literal["single", "sentinel", "cluster"] = Field("single", description="Topology behind the address.")
-    sentinels: Servers = Field(
-        (),
-        description="Sentinels to ask for the master.",
-        json_schema_extra={"allowed": "host:port, separated by commas, or a list of them"},
-    )
-    sentinel_service: str | None = Field(None, min_length=1, description="What the sentinels call the master.")
-    sentinel_username: str | None = Field(None, description="User name at the sentinels, which have their own users.")
-    sentinel_password: SecretStr | None = Field(None, description="Password at the sentinels.")
-    cluster_nodes: Servers = Field(
-        (),
-        description="Further servers of a cluster to ask first, where the one of the address is away.",
-        json_schema_extra={"allowed": "host:port, separated by commas, or a list of them"},
-    )
-    ssl_ca_file: Path | None = Field(
-        None,
-        description="PEM file of the authorities that may sign the certificates of servers and sentinels; without it "
-        "the machine's.",
-    )
-    ssl_cert_file: Path | None = Field(None, description="PEM file of the gateway's own certificate, for mutual TLS.")
-    ssl_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate, unencrypted.")
-
-    @model_validator(mode="after")
-    def _topology_is_whole(self) -> Self:
-        for mode, names in _REDIS_MODES.items():
-            stray = [name for name in names if getattr(self, name) and self.mode != mode]
-            if stray:
-                raise ValueError(f"{stray[0]} is for mode {mode}, and the mode is {self.mode}")
-        if self.url is None:
-            if self.mode != "single":
-                raise ValueError(f"mode {self.mode} needs url, for its scheme, user and password")
-            return self
-        parts = urlsplit(self.url.get_secret_value())
-        if self.mode == "sentinel":
-            if not self.sentinels or self.sentinel_service is None:
-                raise ValueError("mode sentinel needs sentinels and sentinel_service")
-            if parts.scheme == "unix" or parts.hostname is not None:
-                raise ValueError("with mode sentinel url has no host, the sentinels name it: redis://user:password@/0")
-        if self.mode == "cluster" and (parts.scheme == "unix" or parts.path.strip("/") not in ("", "0")):
-            raise ValueError("with mode cluster url is redis:// or rediss://, of database 0: a cluster has no other")
-        return self
-
-    @model_validator(mode="after")
-    def _tls_is_whole(self) -> Self:
-        if (self.ssl_cert_file is None) != (self.ssl_key_file is None):
-            raise ValueError("ssl_cert_file and ssl_key_file must be given together")
-        has_files = self.ssl_ca_file is not None or self.ssl_cert_file is not None
-        if has_files and self.url is not None and not self.url.get_secret_value().startswith("rediss://"):
-            raise ValueError("ssl_ca_file, ssl_cert_file and ssl_key_file need a url that begins with rediss://")
-        return self
-
-
-_REDIS_MODES: Mapping[str, tuple[str, ...]] = {
-    "sentinel": ("sentinels", "sentinel_service", "sentinel_username", "sentinel_password"),
-    "cluster": ("cluster_nodes",),
-}
-"""Settings that say nothing in another mode."""
 
 
 class DatabaseSettings(Section):

@@ -21,7 +21,7 @@ HELD_US: Final = 5_000_000
 """What is held is reported so often, and given back where nothing was used meanwhile."""
 
 LITTLE_HELD_US: Final = 20_000_000
-"""Little of a burst is reported less often: most tenants are light, and their reports would be most of the questions."""
+"""Little of a burst is reported less often: most tenants are light, and most questions would be their reports."""
 
 _LOOKED_AT: Final = 16
 _UNITS: Final = ("bytes", "requests", "records")

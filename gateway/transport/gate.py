@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,11 +11,7 @@ from starlette.types import Scope
 
 from gateway.auth.authority import Authority
 from gateway.auth.policy import decide, member
-from gateway.auth.revocation import Revocations
 from gateway.auth.tickets import Held, Ticket, Tickets
-from gateway.auth.tokens import TokenVerifier
-from gateway.catalog.catalog import Catalog
-from gateway.catalog.contracts import Contracts
 from gateway.catalog.listing import visible_filters
 from gateway.clock import Clock
 from gateway.counters import Counters
@@ -50,29 +45,11 @@ from gateway.tracing import current_span
 from gateway.transport.again import SAME_SECONDS, RefusedAgain
 from gateway.transport.cors import origin_of, own_origin
 from gateway.transport.credentials import credential_of
+from gateway.transport.lifecycle import lifecycle_headers
+from gateway.transport.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from gateway.transport.office import Statements
-
-
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """What may be read by whom, as last loaded; replaced as a whole."""
-
-    contracts: Contracts
-    catalog: Catalog
-    verifier: TokenVerifier
-    revocations: Revocations
-
-    def check_revoked(self, principal: Principal, *, now: float) -> None:
-        """Raises TokenInvalid or AccessWithdrawn where an operator has taken back what the principal bears."""
-        found = self.catalog.application(principal.issuer, principal.client_id)
-        self.revocations.check(principal, None if found is None else found[0].name, now=now)
-
-    def grant(self, principal: Principal, stream: str, transport: Transport, *, now: float) -> Grant:
-        """What policy allows on a stream that is read already. Raises the GatewayError that says why nothing."""
-        self.check_revoked(principal, now=now)
-        return decide(principal, self.contracts.get(stream), self.catalog, transport=transport, now=now)
 
 
 class Gate:
@@ -372,20 +349,6 @@ class _Way:
 
     async def __aexit__(self, *_: object) -> None:
         await self._gate.leave(self)
-
-
-def lifecycle_headers(grant: Grant) -> list[tuple[bytes, bytes]]:
-    """``Deprecation`` (RFC 9745) and ``Sunset`` (RFC 8594) of a deprecated stream."""
-    contract = grant.contract
-    headers: list[tuple[bytes, bytes]] = []
-    if contract.lifecycle != "deprecated":
-        return headers
-    if contract.deprecated_on is not None:
-        seconds = (contract.deprecated_on.toordinal() - 719_163) * 86_400
-        headers.append((b"deprecation", b"@%d" % seconds))
-    if contract.sunset_on is not None:
-        headers.append((b"sunset", contract.sunset_on.strftime("%a, %d %b %Y 00:00:00 GMT").encode("ascii")))
-    return headers
 
 
 def _address(scope: Scope) -> str | None:

@@ -19,7 +19,7 @@ from gateway.subscription.encode import FRAMINGS
 from gateway.subscription.request import ReadRequest
 from gateway.subscription.shape import Shape
 from gateway.subscription.watch import Watch
-from gateway.transport.gate import Snapshot
+from gateway.transport.snapshot import Snapshot
 from loadtests.table import Row, median, spread
 from tests.parts.kafka import KafkaBroker
 from tests.parts.source import FAR, NEVER, Engine, MemoryKafka, contract

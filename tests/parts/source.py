@@ -45,7 +45,8 @@ from gateway.subscription.shape import Shape, shape_of
 from gateway.subscription.subscription import Subscription
 from gateway.subscription.watch import Watch
 from gateway.subscription.wheel import TimerWheel
-from gateway.transport.gate import Gate, Snapshot
+from gateway.transport.gate import Gate
+from gateway.transport.snapshot import Snapshot
 from gateway.uid import RecordIdentity
 
 CLUSTER = "main"

@@ -200,8 +200,8 @@ def _draw_line(sheet: _Sheet, row: Row) -> None:
     sheet.ink(8.5, bold=True)
     sheet.text_line(row.name, _NAME_HEIGHT, width=_NAME_WIDTH)
     sheet.ink(7, grey=True)
-    for note, width in _widths(row):
-        sheet.text_line(note, _NOTE_HEIGHT, width=width)
+    for note, room in _widths(row):
+        sheet.text_line(note, _NOTE_HEIGHT, width=room)
     bottom = sheet.get_y() if sheet.page_no() > page_no else max(sheet.get_y(), top + _NAME_HEIGHT + _NOTE_HEIGHT)
     sheet.set_y(bottom + _PADDING)
     _rule(sheet, _RULE)
