@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from datetime import date
@@ -267,3 +268,25 @@ def test_late_usage_of_a_month_without_a_statement_is_billed_by_the_next_one(tmp
         again = [one for one in november.body["lines"] if one["kind"] == "correction"]
         assert [one["amount"] for one in again] == ["1.00"], "once, and only what is new"
         assert finance.findings() == []
+
+
+def test_a_body_that_was_sealed_anew_without_some_of_it_is_found_and_ends_nothing(books: Desk) -> None:
+    """By somebody who can compute a hash."""
+    kept = books.store.find("ST-000001")
+    for name in kept.body:
+        text = json.dumps(
+            {one: value for one, value in kept.body.items() if one != name},
+            sort_keys=True,
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+        forged = {"body": text, "hash": hashlib.sha256(text.encode()).hexdigest()}
+        with books.database.writing() as connection:
+            connection.execute(STATEMENT.update().where(STATEMENT.c.number == "ST-000001").values(forged))
+        try:
+            assert ("ST-000002", "chain") in books.findings(), name
+        finally:
+            with books.database.writing() as connection:
+                whole = {"body": kept.text, "hash": kept.hash}
+                connection.execute(STATEMENT.update().where(STATEMENT.c.number == "ST-000001").values(whole))
+    assert books.findings() == []

@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import httpx
 import pytest
@@ -60,6 +61,7 @@ def running(kafka: Kafka, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     topic = f"statements.{uuid.uuid4().hex[:8]}"
     asyncio.run(kafka.create_topic(topic, 1))
     known = catalog(["s"])
+    known["tenants"].append({**known["tenants"][0], "name": "newcomer", "applications": []})
     for tenant in known["tenants"]:
         tenant["entitlements"] = [{"product": "all", "plan": "paid", "from": "2020-01-01"}]
     deployment = Deployment(
@@ -96,7 +98,8 @@ def fill(file: Path) -> None:
     database = Database(f"sqlite:///{file}", bounds=Bounds(statement_seconds=30))
     try:
         with database.writing() as connection:
-            connection.execute(ENTITLEMENTS.update().values(known_from=LAST.start + 3600))
+            there = ENTITLEMENTS.c.tenant != "newcomer"
+            connection.execute(ENTITLEMENTS.update().where(there).values(known_from=LAST.start + 3600))
             connection.execute(REVISIONS.update().values(published_at=(LAST.start + 3600) * 1000))
         ledger, now = Ledger(database), int(datetime.now(UTC).timestamp())
         for number, (moment, records) in enumerate([(LAST.start, 1000), (LAST.end - 900, 234), (now, 5)]):
@@ -192,6 +195,38 @@ async def test_an_operator_makes_a_preview_up_to_now_that_the_partner_sees_as_a_
     assert "preview" in refused.output
     audit = running.operator.get("/admin/audit").json()["entries"]
     assert ("statement.preview", "acme") in [(one["action"], one["target"]) for one in audit]
+
+
+async def test_a_month_before_the_catalog_knew_a_tenant_is_final_once_it_is_asked_for_and_approved(
+    running: Running,
+) -> None:
+    """The catalog, which is of today, says that newcomer has had its plan for years."""
+
+    def of_newcomer() -> list[dict[str, Any]]:
+        return [one for one in listed(running.operator, "/admin/statements") if one["tenant"] == "newcomer"]
+
+    await closed(running.partner)
+    assert of_newcomer() == [], "nobody asked for it"
+    zone = ZoneInfo("Europe/Berlin")
+    body = {
+        "tenant": "newcomer",
+        "from": datetime.fromtimestamp(LAST.start, zone).isoformat(),
+        "to": datetime.fromtimestamp(LAST.end, zone).isoformat(),
+    }
+    made = running.operator.post("/admin/statements", json=body)
+    assert made.status_code == 201, made.text
+    draft = made.json()
+    assert (draft["status"], draft["is_preview"], draft["period"]["label"]) == ("DRAFT", False, LAST.label)
+    approved = running.command("approve", draft["id"], "--by", "eve")
+    assert approved.exit_code == 0, approved.output
+    await eventually(lambda: of_newcomer()[0]["status"] == "FINAL", seconds=SECONDS)
+    (final,) = of_newcomer()
+    assert final["number"]
+    assert (final["id"], final["approval"]["by"]) == (draft["id"], "eve")
+    before = running.command("close", "--tenant", "newcomer", "--period", LAST.previous().label)
+    assert before.exit_code == 1
+    assert f"{final['number']} of {LAST.label} is final" in before.output
+    assert running.command("verify").exit_code == 0
 
 
 @pytest.mark.parametrize(

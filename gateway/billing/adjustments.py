@@ -1,13 +1,13 @@
-"""What is put on top of priced charges: a plan's discount, minimum and maximum, tax over lines, prepaid credit."""
+"""What is put on top of priced charges: discount, minimum and maximum, tax, prepaid credit, amounts given back."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from decimal import Decimal
 
-from gateway.billing.bill import Line
+from gateway.billing.bill import Advance, Line
 from gateway.billing.money import ZERO, exactly, floor_money, round_money
-from gateway.billing.period import Share
+from gateway.billing.period import Period, Share
 from gateway.billing.pricing import Discount, Tax, discounted
 
 _HUNDRED = Decimal(100)
@@ -69,3 +69,24 @@ def tax_lines(lines: Iterable[Line], *, currency: str, start: int, end: int) -> 
 def credit_used(total: Decimal, credit: Decimal, *, currency: str) -> Decimal:
     """How much of a prepaid credit a total takes: all that is there and needed, in whole smallest units."""
     return max(ZERO, min(total, floor_money(credit, currency)))
+
+
+def given_back(advance: Advance, period: Period) -> Line:
+    """An amount asked in advance for a charge that did not come into force."""
+    return Line(
+        kind="charge",
+        name=advance.name,
+        amount=-advance.amount,
+        exact=ZERO,
+        start=period.start,
+        end=period.end,
+        plan=advance.plan,
+        revision=advance.revision,
+        advanced=advance.amount,
+        taxes=advance.taxes,
+    )
+
+
+def credit_line(used: Decimal, period: Period) -> Line:
+    """What a prepaid credit pays."""
+    return Line(kind="credit", name="Prepaid credit", amount=-used, exact=-used, start=period.start, end=period.end)

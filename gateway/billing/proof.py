@@ -93,7 +93,11 @@ class Proof:
                 found = [unreadable(kept, error)]
             yield from found
         if len(intact) == len(chain):
-            yield from self._gaps(tenant, chain)
+            try:
+                found = list(self._gaps(tenant, chain))
+            except BROKEN as error:
+                found = [Finding("-", "unreadable", f"the months of {tenant} cannot be told ({type(error).__name__})")]
+            yield from found
 
     def _usage(self, kept: Kept, body: Mapping[str, Any], later: Sequence[Kept]) -> Iterator[Finding]:
         number = str(kept.number)

@@ -8,7 +8,15 @@ from decimal import Decimal
 from operator import add
 from typing import Final
 
-from gateway.billing.adjustments import beyond, credit_used, discount_of, missing_to, tax_lines
+from gateway.billing.adjustments import (
+    beyond,
+    credit_line,
+    credit_used,
+    discount_of,
+    given_back,
+    missing_to,
+    tax_lines,
+)
 from gateway.billing.bill import Advance, Bill, Line, LineKind, Metered, StreamUse
 from gateway.billing.money import ZERO, exactly, round_money
 from gateway.billing.period import Period
@@ -101,7 +109,7 @@ def rate(
         currency = following[0].plan.currency
     asked = {(one.plan, one.revision, one.name): one for one in sorted(advances, key=_advance_order)}
     lines = [line for part in parts for line in _lines(part, usage, period, currency, asked, with_minimum=True)]
-    lines += [_given_back(one, period) for one in asked.values()]
+    lines += [given_back(one, period) for one in asked.values()]
     for part in following:
         if part.plan.currency == currency:
             lines += _advance_lines(part, currency)
@@ -279,22 +287,6 @@ def _advance_lines(part: Part, currency: str) -> Iterator[Line]:
             yield replace(_charged(blank, charge, priced, currency), kind="advance")
 
 
-def _given_back(advance: Advance, period: Period) -> Line:
-    """An amount asked in advance for a charge that did not come into force."""
-    return Line(
-        kind="charge",
-        name=advance.name,
-        amount=-advance.amount,
-        exact=ZERO,
-        start=period.start,
-        end=period.end,
-        plan=advance.plan,
-        revision=advance.revision,
-        advanced=advance.amount,
-        taxes=advance.taxes,
-    )
-
-
 def _blank(part: Part, period: Period | None) -> Line:
     if part.spans:
         start, end = part.spans[0][0], part.spans[-1][1]
@@ -331,7 +323,7 @@ def _bill(lines: list[Line], *, tenant: str, period: Period, currency: str, acco
         tax = sum((line.amount for line in taxes), zero)
         total = net + tax
         used = credit_used(total, account.credit, currency=currency)
-        lines = [*lines, *taxes, *([_credit_line(used, period)] if used else [])]
+        lines = [*lines, *taxes, *([credit_line(used, period)] if used else [])]
         return Bill(
             tenant=tenant,
             period=period,
@@ -344,10 +336,6 @@ def _bill(lines: list[Line], *, tenant: str, period: Period, currency: str, acco
             due=total - used,
             metered=metered,
         )
-
-
-def _credit_line(used: Decimal, period: Period) -> Line:
-    return Line(kind="credit", name="Prepaid credit", amount=-used, exact=-used, start=period.start, end=period.end)
 
 
 def _advance_order(advance: Advance) -> tuple[str, int, str]:

@@ -19,7 +19,7 @@ from gateway.catalog.pricing_terms import KEYS as PRICING_KEYS
 from gateway.catalog.pricing_terms import parse_pricing, places_of_charges
 from gateway.catalog.problems import Problems
 from gateway.catalog.section import Section
-from gateway.catalog.source import Node, read_yaml
+from gateway.catalog.source import Node, listed, read_yaml
 from gateway.catalog.validation import (
     Known,
     application_key,
@@ -80,7 +80,7 @@ def load_catalog(
     for path in paths:
         root = read_yaml(path, reading.problems)
         if root is not None:
-            reading.read(_listed(root) if takes_bare_plans else root)
+            reading.read(listed(root, key="plans") if takes_bare_plans else root)
     catalog = Catalog.build(
         reading.products,
         reading.plans,
@@ -94,12 +94,6 @@ def load_catalog(
     if lines:
         raise ConfigurationProblems(lines)
     return catalog
-
-
-def _listed(root: Node) -> Node:
-    """A plan that is a whole file as the only one of a list."""
-    is_plan = isinstance(root.value, dict) and "name" in root.value and "plans" not in root.value
-    return Node({"plans": Node((root,), root.file, root.line)}, root.file, root.line) if is_plan else root
 
 
 class _Reading:

@@ -70,6 +70,12 @@ class Node:
         return self.value.isoformat() if isinstance(self.value, date) else self.value
 
 
+def listed(root: Node, *, key: str) -> Node:
+    """A mapping with a name that is a whole file, as the only one of the list ``key`` that it would stand in."""
+    is_one = isinstance(root.value, dict) and "name" in root.value and key not in root.value
+    return Node({key: Node((root,), root.file, root.line)}, root.file, root.line) if is_one else root
+
+
 def parse_day(text: str) -> date | None:
     """The day that the text names as YYYY-MM-DD, None where it names none of the calendar."""
     try:

@@ -14,9 +14,7 @@ def upgrade() -> None:
     """Statements from before have none; whoever does not know it writes none."""
     op.add_column("statements", sa.Column("ledger_seals", sa.Text))
     # Drafts that were made again took a place each time; from now on the newest statement has the last that was given.
-    op.execute(
-        "UPDATE billing_counters SET last = (SELECT COALESCE(MAX(made), 0) FROM statements) WHERE name = 'made'"
-    )
+    op.execute("UPDATE billing_counters SET last = (SELECT COALESCE(MAX(made), 0) FROM statements) WHERE name = 'made'")
 
 
 def downgrade() -> None:
