@@ -28,6 +28,7 @@ from gateway.client import (
 from gateway.client.event import MalformedEvent, decode_frame, decode_page
 from gateway.client.ndjson import NdjsonDecoder
 from tests.parts.certificates import make_certificate
+from tests.parts.process import die_with_parent
 from tests.parts.scripted import Step, answer, head, refusal, scripted
 from tests.parts.serving import serving
 
@@ -523,6 +524,7 @@ async def run_tail(*arguments: str, token: str | None = TOKEN) -> asyncio.subpro
         env=environ | ({"GATEWAY_TOKEN": token} if token else {}),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
+        preexec_fn=die_with_parent,
     )
 
 
