@@ -387,6 +387,27 @@ async def test_who_turns_out_to_be_over_its_rate_while_it_waits_is_told_then() -
         await until(lambda: outlet.numbers() == [0, 1])
 
 
+async def test_who_waits_long_for_a_quotas_portion_is_looked_at_ever_more_seldom() -> None:
+    pace = FakePace(0)
+    pace.is_over = False
+    looks = 0
+
+    def hindrance() -> Hindrance:
+        nonlocal looks
+        looks += 1
+        return Hindrance("records_per_day", 50, "records", 40, is_over=False)
+
+    pace.hindrance = hindrance  # type: ignore[method-assign]
+    async with bench(pace) as b:
+        _, outlet = await b.open()
+        b.produce(2)
+        for _ in range(600):
+            b.clock.advance(0.1)
+            b.engine.wheel.advance()
+        assert 5 <= looks <= 15, "in a minute"
+        assert outlet.said("throttled") == []
+
+
 async def test_a_held_stream_still_passes_what_is_not_for_it() -> None:
     pace = FakePace(0)
     async with bench(pace) as b:

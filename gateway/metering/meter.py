@@ -185,9 +185,9 @@ class Meter:
 
     def flush(self) -> None:
         """Write into the slab what was counted since the last time: after each round in which no read counts twice."""
-        for cell in self.unwritten:
+        unwritten, self.unwritten = self.unwritten, []
+        for cell in unwritten:
             cell.write()
-        self.unwritten.clear()
 
     def healthy(self) -> bool:
         """Whether what is counted survives a crash."""

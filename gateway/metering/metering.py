@@ -257,8 +257,9 @@ class Metering:
         if publisher is None:
             self.meter.close()
             return False
+        until = asyncio.get_running_loop().time() + within_seconds
         try:
-            async with asyncio.timeout(within_seconds), self._publishing:
+            async with asyncio.timeout_at(until), self._publishing:
                 self._is_over = True
                 await self._ensure_topic()
                 await publisher.finish()
@@ -266,7 +267,7 @@ class Metering:
             _log.warning("usage was not published before the end, and waits in its slab: %s", fault or "no time left")
             return False
         with suppress(Unavailable, TimeoutError):
-            async with asyncio.timeout(min(SETTLE_SECONDS, within_seconds)):
+            async with asyncio.timeout_at(min(until, asyncio.get_running_loop().time() + SETTLE_SECONDS)):
                 while not publisher.has_ended(await self._look_up()):  # noqa: ASYNC110 - it is the database's news
                     await asyncio.sleep(_SETTLE_EVERY_SECONDS)
                 # A read that outlived the drain may still have counted: then the slab is for the next process.

@@ -152,7 +152,9 @@ class Books(NamedTuple):
     def settle(self) -> None:
         """Each read has had its turn: write down what they took, all at once. A crash before this loses at most one
         slice of each."""
-        if self.meter is not None:
-            self.meter.flush()
-        if self.allowances is not None:
-            self.allowances.settle()
+        try:
+            if self.meter is not None:
+                self.meter.flush()
+        finally:
+            if self.allowances is not None:
+                self.allowances.settle()

@@ -7,6 +7,7 @@ import math
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 
 from gateway.clock import Clock
@@ -216,15 +217,17 @@ class Subscription:
         self.budget.wait(self)
         self._say_throttled()
 
-    def _say_throttled(self) -> None:
-        """Tell why nothing comes; where that is not known yet, as soon as it is."""
+    def _say_throttled(self, again_in_seconds: float = EXPLAIN_SECONDS) -> None:
+        """Tell why nothing comes; where that is not known yet, soon after it is: a rate's answer comes at once, a
+        quota's portion may take as long as the stores are away."""
         if self._explaining is not None:
             self._explaining.cancel()
             self._explaining = None
         if self.ended is not False or not self.budget.was_held or self._outlet.paused:
             return
         if self.budget.hindrance() is None:
-            self._explaining = self._wheel.schedule(EXPLAIN_SECONDS, self._say_throttled)
+            later = min(2 * again_in_seconds, self._heartbeat_seconds)
+            self._explaining = self._wheel.schedule(again_in_seconds, partial(self._say_throttled, later))
             return
         hindrance = self.budget.news()
         if hindrance is not None:
