@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.billing.drafting import Drafting
@@ -23,8 +24,17 @@ ROUND_SECONDS: Final = 2.0
 REST: Final = 9
 """After a round at least so many times as long nothing is added up: many tenants are looked at less often."""
 
-_Told = tuple[str, str, int]
-"""Period, limit and percent: what a session was told last."""
+BATCH: Final = 200
+"""Reads looked at before others get their turn on the loop."""
+
+
+@dataclass(slots=True)
+class _Told:
+    """What a tenant's sessions were told last of a limit in a period: the mark, in percent."""
+
+    period: str
+    limit: str
+    marks: dict[str, int] = field(default_factory=dict)
 
 
 class SpendWatch:
@@ -47,14 +57,15 @@ class SpendWatch:
         while True:
             began = self._clock.monotonic()
             try:
-                await self._look()
+                await self.look()
             except Unavailable as error:
                 log.debug("spending is not looked at: %s", error)
             except Exception as error:  # noqa: BLE001 - one bad round must not end all later ones
                 event(log, logging.ERROR, "spending_failed", exception=error)
             await asyncio.sleep(max(ROUND_SECONDS, REST * (self._clock.monotonic() - began)))
 
-    async def _look(self) -> None:
+    async def look(self) -> None:
+        """One round: add up, tell, and end what is at its limit."""
         limits = {
             tenant: account["spend_limit"]
             for tenant, account in self._control.snapshot().catalog.accounts.items()
@@ -68,21 +79,40 @@ class SpendWatch:
             if spending.is_reached and not was_reached:
                 event(log, logging.WARNING, "spend_limit_reached", tenant=tenant, limit=spending.limit)
         self._known = found
-        for tenant, spending in found.items():
-            for subscription in self._registry.roster.of_tenant(tenant):
-                self._tell(subscription, spending)
-        self._told = {one: told for one, told in self._told.items() if self._registry.roster.get(one) is not None}
+        self._told = {tenant: told for tenant, told in self._told.items() if tenant in found}
+        for number, (tenant, spending) in enumerate(found.items(), start=1):
+            await self._tell_all(tenant, spending)
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
 
-    def _tell(self, subscription: Subscription, spending: Spending) -> None:
+    async def _tell_all(self, tenant: str, spending: Spending) -> None:
+        """End a tenant's reads at its limit, or tell those that have not heard of the mark that it has passed."""
+        news = spending.news(0)
+        if news is None:
+            # Below the first mark there is nothing for anybody.
+            return
+        told = self._told.get(tenant)
+        if told is None or (told.period, told.limit) != (spending.period, spending.limit):
+            told = self._told[tenant] = _Told(spending.period, spending.limit)
+        roster = self._registry.roster
+        reads = roster.of_tenant(tenant)
+        if len(told.marks) > len(reads):
+            told.marks = {session: mark for session, mark in told.marks.items() if roster.get(session) is not None}
+        for number, subscription in enumerate(reads, start=1):
+            # At the limit everybody is looked at: an application may be priced that was not.
+            if spending.is_reached or told.marks.get(subscription.session, 0) < news[0]:
+                self._tell(subscription, told.marks, news)
+            if number % BATCH == 0:
+                await asyncio.sleep(0)
+
+    def _tell(self, subscription: Subscription, marks: dict[str, int], news: tuple[int, dict[str, object]]) -> None:
         refusal = self._spendings.refusal(subscription.grant)
         if refusal is not None:
             subscription.end(refusal)
             return
-        period, limit, percent = self._told.get(subscription.session, ("", "", 0))
-        news = spending.news(percent if (period, limit) == (spending.period, spending.limit) else 0)
         is_heard = subscription.reading is not None and subscription.ended is False
-        if news is not None and subscription.grant.billable and is_heard:
-            self._told[subscription.session] = (spending.period, spending.limit, news[0])
+        if subscription.grant.billable and is_heard and marks.get(subscription.session, 0) < news[0]:
+            marks[subscription.session] = news[0]
             # Out of turn: at the limit there is no other warning.
             subscription.say_checkpoint(quota=news[1])
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -18,9 +21,12 @@ from gateway.alerts.store import AlertStore
 from gateway.alerts.watchman import Watchman
 from gateway.alerts.webhook import Webhook
 from gateway.clock import ManualClock
-from gateway.errors import QuotaExceeded
+from gateway.errors import GatewayError, QuotaExceeded
 from gateway.limits.quota import Share
 from gateway.limits.spending import Spending, Spendings, told_of
+from gateway.model import Grant
+from gateway.spending import BATCH, SpendWatch
+from gateway.subscription.roster import Roster
 from gateway.units import parse_rfc3339
 from tests.parts.gateway import UNLIMITED, Deployment, GatewayProcess, contract
 from tests.parts.hook import Hook, hook
@@ -171,6 +177,105 @@ async def test_each_mark_of_a_spend_limit_is_told_once_by_whichever_node_finds_i
         known["acme"] = spent("5.00", period="2026-12")
         assert [body["period"] for body in await told()] == ["2026-12"]
     database.close()
+
+
+# ---- who is told, and what it costs --------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Read:
+    """A subscription as far as the watch looks at one."""
+
+    session: str
+    grant: Grant
+    reading: object | None = "reading"
+    ended: GatewayError | bool = False
+    heard: list[object] = field(default_factory=list)
+
+    def say_checkpoint(self, *, quota: Mapping[str, object]) -> None:
+        self.heard.append(quota["used_percent"])
+
+    def end(self, why: GatewayError) -> None:
+        self.ended = why
+
+
+class Office:
+    """A watch over reads that are made here; what is spent is said by the test."""
+
+    def __init__(self) -> None:
+        self.roster = Roster()
+        self.spent: dict[str, Spending] = {}
+        limits = {"acme": {"spend_limit": "10.00"}}
+        snapshot = SimpleNamespace(catalog=SimpleNamespace(accounts=limits))
+        control: Any = SimpleNamespace(snapshot=lambda: snapshot, work=self._work)
+        registry: Any = SimpleNamespace(roster=self.roster)
+        clock = ManualClock(now=NOW)
+        drafting: Any = None
+        book = Spendings(clock)
+        self.watch = SpendWatch(drafting, control=control, spendings=book, registry=registry, clock=clock)
+
+    async def _work(self, *_: object) -> dict[str, Spending]:
+        return dict(self.spent)
+
+    def open(self, session: str, **more: Any) -> Read:
+        read: Any = Read(session, **({"grant": grant("acme")} | more))
+        self.roster.add(read)
+        made: Read = read
+        return made
+
+    async def look(self, amount: str, **more: Any) -> None:
+        self.spent = {"acme": spent(amount, **more)}
+        await self.watch.look()
+
+
+async def test_who_joins_late_hears_the_mark_and_nobody_hears_it_twice() -> None:
+    office = Office()
+    first = office.open("first")
+    await office.look("4.99")
+    assert first.heard == []
+    await office.look("5.00")
+    gone: Any = office.open("gone")
+    await office.look("5.00")
+    # As many reads as before, and another one among them.
+    office.roster.remove(gone)
+    late, opening = office.open("late"), office.open("opening", reading=None)
+    await office.look("5.10")
+    opening.reading = "reading"
+    await office.look("5.10")
+    await office.look("5.10")
+    assert (first.heard, gone.heard, late.heard, opening.heard) == ([50], [50], [51], [51])
+    await office.look("8.00")
+    await office.look("8.00", limit="15.00")
+    await office.look("8.00", limit="15.00", period="2026-12")
+    assert first.heard == [50, 80, 53, 53]
+
+
+async def test_at_the_limit_every_priced_read_ends_and_no_other() -> None:
+    office = Office()
+    priced, free = office.open("priced"), office.open("free", grant=replace(grant("acme"), billable=False))
+    await office.look("10.00")
+    assert isinstance(priced.ended, QuotaExceeded)
+    assert (free.ended, free.heard) == (False, [])
+    free.grant = grant("acme")
+    await office.look("10.00")
+    assert isinstance(free.ended, QuotaExceeded)
+
+
+async def test_many_reads_are_told_in_turns_that_others_get_between() -> None:
+    office = Office()
+    reads = [office.open(f"s{number}") for number in range(BATCH * 5)]
+    seen: list[int] = []
+
+    async def others() -> None:
+        while True:
+            seen.append(sum(1 for one in reads if one.heard))
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    await office.look("5.00")
+    beside.cancel()
+    assert all(one.heard == [50] for one in reads)
+    assert max(after - before for before, after in pairwise(seen)) <= BATCH
 
 
 # ---- the whole gateway -------------------------------------------------------------------------------------------

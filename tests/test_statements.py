@@ -19,7 +19,7 @@ from gateway.billing.errors import StatementConflict, StatementNotFound
 from gateway.billing.period import Period
 from gateway.billing.rows import fingerprint
 from gateway.billing.schedule import LEASE_SECONDS, Schedule
-from gateway.billing.statement import lines_of
+from gateway.billing.statement import content_digest, lines_of
 from gateway.billing.store import Kept
 from gateway.billing.tables import STATEMENTS
 from tests.parts.billing import AUGUST, BERLIN, HOUR, JULY, SEPTEMBER, Desk, desk, example
@@ -196,6 +196,25 @@ def test_where_it_is_asked_for_a_person_approves_what_is_asked_for(opened_anywhe
         assert final.outcome == "final", "that usage is complete further on changes nothing that was approved"
         with pytest.raises(StatementConflict, match="FINAL already"):
             finance.store.approve(waits.statement.id, by="eve", now=int(JULY.end))
+
+
+def test_an_approval_of_what_an_earlier_release_spelt_otherwise_is_asked_for_again(opened: Open) -> None:
+    with opened(approval="required") as finance:
+        finance.told(JULY.end + 9 * HOUR)
+        (waits,) = finance.close(JULY.end + HOUR)
+        assert waits.statement is not None
+        draft = waits.statement.id
+        finance.store.approve(draft, by="eve", now=int(JULY.end))
+        before = content_digest(finance.store.find(draft).body | {"form": 1})
+        with finance.database.writing() as connection:
+            mine = STATEMENTS.update().where(STATEMENTS.c.id == draft)
+            connection.execute(mine.values(approved_content=before))
+        (held,) = finance.close(JULY.end + 2 * HOUR)
+        assert (held.outcome, held.statement and held.statement.number) == ("approval", None)
+        assert draft in held.reasons[0]
+        finance.store.approve(draft, by="eve", now=int(JULY.end))
+        (final,) = finance.close(JULY.end + 3 * HOUR)
+        assert final.outcome == "final"
 
 
 # ---- previews --------------------------------------------------------------------------------------------------------

@@ -93,6 +93,17 @@ class Settled:
     statement: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What the counters say was given last, and what is there: how many numbers, and the newest place in the order in
+    which statements were made."""
+
+    last_number: int
+    numbers: int
+    last_made: int
+    newest_made: int
+
+
 class KeptStatements:
     """One database's statements, to look at. Every method blocks."""
 
@@ -172,16 +183,19 @@ class KeptStatements:
         with self._reading() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(query.order_by(table.c.serial))]
 
-    def last(self, counter: str) -> int:
-        """The last that was given: ``number``, of final statements; ``made``, of all."""
+    def counted(self) -> Counted:
+        """The counters beside what they count, as of one moment whatever is written meanwhile."""
+        table = STATEMENTS
+        final = sa.select(sa.func.count()).select_from(table).where(table.c.status.in_(CLOSED))
+        # One query: between two there may be a preview, or a number that is given.
+        query = sa.select(
+            _counter("number"),
+            final.scalar_subquery(),
+            _counter("made"),
+            sa.select(sa.func.max(table.c.made)).scalar_subquery(),
+        )
         with self._reading() as connection:
-            query = sa.select(COUNTERS.c.last).where(COUNTERS.c.name == counter)
-            return int(connection.execute(query).scalar() or 0)
-
-    def last_made(self) -> int:
-        """The newest statement's place in the order in which they were made."""
-        with self._reading() as connection:
-            return int(connection.execute(sa.select(sa.func.max(STATEMENTS.c.made))).scalar() or 0)
+            return Counted(*(int(one or 0) for one in connection.execute(query).one()))
 
     def settled(self) -> list[Settled]:
         """Every adjustment as its row tells it, of whoever and wherever it is."""
@@ -243,6 +257,10 @@ class KeptStatements:
         query = sa.select(ADJUSTMENTS.c.tenant).where(ADJUSTMENTS.c.statement.is_(None)).distinct()
         with self._reading() as connection:
             return {row[0] for row in connection.execute(query)}
+
+
+def _counter(name: str) -> sa.ScalarSelect[Any]:
+    return sa.select(COUNTERS.c.last).where(COUNTERS.c.name == name).scalar_subquery()
 
 
 def kept_of(row: Mapping[str, Any] | sa.RowMapping) -> Kept:

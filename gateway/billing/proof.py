@@ -66,16 +66,18 @@ class Proof:
         return Verdict(checked, tuple(findings))
 
     def _numbers(self) -> Iterator[Finding]:
-        given = self._store.serials()
-        for expected, (serial, number, _) in enumerate(given, start=1):
+        for expected, (serial, number, _) in enumerate(self._store.serials(), start=1):
             if serial != expected:
                 yield Finding(number, "number", f"it is the {expected}. statement and has serial {serial}")
                 break
-        last, made = self._store.last("number"), (self._store.last("made"), self._store.last_made())
-        if last != len(given):
-            yield Finding("-", "number", f"{last} numbers were given, and {len(given)} statements have one")
-        if made[0] != made[1]:
-            yield Finding("-", "number", f"{made[0]} statements were made, and the newest is the {made[1]}.")
+        counted = self._store.counted()
+        if counted.last_number != counted.numbers:
+            told = f"{counted.last_number} numbers were given, and {counted.numbers} statements have one"
+            yield Finding("-", "number", told)
+        # Ahead proves nothing: a process of a release before this one counts a draft each time that it makes it again.
+        if counted.last_made < counted.newest_made:
+            told = f"{counted.last_made} statements were made, and the newest is the {counted.newest_made}."
+            yield Finding("-", "number", told)
 
     def _chain(self, tenant: str, chain: Sequence[Kept], plans: Plans) -> Iterator[Finding]:
         intact: list[Kept] = []

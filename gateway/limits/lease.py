@@ -172,9 +172,10 @@ class Lease:
     def resume_in_us(self, *, now_us: int) -> int:
         """About how long until something may be sent again, with what is owed and not told yet."""
         known = self.ripe_in_us(now_us=now_us) or 0
-        lacking = 1 - self.left - self.unripe()
+        elsewhere = self._guess(now_us) if self.is_known else 0
+        lacking = 1 - self.left - self.unripe() - elsewhere
         if lacking <= 0 or self._local is not None:
-            return known
+            return known or STEP_US
         promised_us = max(0, self._coming[-1][1] - now_us) if self._coming else 0
         return max(known, promised_us + self.rate.time_of(lacking))
 

@@ -13,7 +13,7 @@ from loadtests.stage import Stage, stage
 from loadtests.table import Row, median, spread
 from loadtests.tenancy import client, tenancy
 from tests.parts.kafka import KafkaBroker
-from tests.parts.redis import server
+from tests.parts.redis import RedisServer, server
 
 READERS: Final = 500
 TENANTS: Final = 10
@@ -56,34 +56,45 @@ Costs = dict[str, list[float]]
 def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
     """Turns of a few seconds at each gateway, all on one core, with all readers connected all the time.
 
-    The limits are real ones, in a real Redis, far above what is used. Only ratios within a round count.
+    Two gateways that differ in nothing are up to a tenth apart as long as they live, so all of them are started anew
+    several times. The limits are real ones, in a real Redis, far above what is used. Only ratios within a round count.
     """
     protocols: tuple[Protocol, ...] = ("sse",) if quick else ("sse", "ws")
-    records, rounds = (100, 2) if quick else (200, 7)
-    what = f"{READERS} readers of {TENANTS} tenants, {PER_SECOND} records/s of 240 B"
+    starts, records, rounds = (1, 100, 2) if quick else (7, 100, 2)
+    what = f"{READERS} readers of {TENANTS} tenants, {PER_SECOND} records/s of 240 B; gateways started {starts} times"
     rows = [Row(f"**Limits and metering, per delivery**: {what}", "")]
-    with contextlib.ExitStack() as stack:
-        redis = stack.enter_context(server())
-        names = [f"tenant-{number}" for number in range(TENANTS)]
-        stages = {
-            name: stack.enter_context(
-                stage(
-                    running,
-                    f"accounting-{name}",
-                    partitions=1,
-                    linger_ms=5,
-                    catalog=tenancy({"only": kind.limits}, dict.fromkeys(names, "only")),
-                    clients=[client(one) for one in names],
-                    redis_url=redis.url,
-                    settings={"metering": {"enabled": kind.is_metered}},
-                )
-            )
-            for name, kind in KINDS.items()
-        }
-        for protocol in protocols:
-            costs = _costs(stages, protocol, records=records, rounds=rounds)
-            rows += _rows(costs, "SSE" if protocol == "sse" else "WebSocket")
+    costs: dict[Protocol, Costs] = {protocol: {} for protocol in protocols}
+    with server() as redis:
+        for start in range(starts):
+            with contextlib.ExitStack() as stack:
+                stages = _stages(running, redis, stack, backwards=start % 2 == 1)
+                for protocol in protocols:
+                    for title, found in _costs(stages, protocol, records=records, rounds=rounds).items():
+                        costs[protocol].setdefault(title, []).extend(found)
+    for protocol in protocols:
+        rows += _rows(costs[protocol], "SSE" if protocol == "sse" else "WebSocket")
     return rows
+
+
+def _stages(
+    running: KafkaBroker, redis: RedisServer, stack: contextlib.ExitStack, *, backwards: bool
+) -> dict[str, Stage]:
+    names = [f"tenant-{number}" for number in range(TENANTS)]
+    return {
+        name: stack.enter_context(
+            stage(
+                running,
+                f"accounting-{name}",
+                partitions=1,
+                linger_ms=5,
+                catalog=tenancy({"only": kind.limits}, dict.fromkeys(names, "only")),
+                clients=[client(one) for one in names],
+                redis_url=redis.url,
+                settings={"metering": {"enabled": kind.is_metered}},
+            )
+        )
+        for name, kind in list(KINDS.items())[:: -1 if backwards else 1]
+    }
 
 
 def _costs(stages: dict[str, Stage], protocol: Protocol, *, records: int, rounds: int) -> Costs:
