@@ -42,6 +42,30 @@ def granted(tenant: str, of: Plan) -> Grant:
 PATIENCE_SECONDS = 1.0
 QUICK = Timing(life=1.2, beat=0.3, settle=0.5, change=0.02)
 """Short lives, so that who is gone is so within a test."""
+
+
+async def test_a_read_that_fails_to_end_does_not_end_what_tells_of_all_seats(redis: RedisServer) -> None:
+    grant = granted(next(_tenants), plan(3))
+    async with nodes(redis.url, 2) as (a, b):
+        reads = [(await a.open(grant))[1] for _ in range(3)]
+        failed: list[bool] = []
+
+        def fail(error: GatewayError | None) -> None:
+            failed.append(True)
+            raise RuntimeError("it does not end")
+
+        reads[2].end = fail  # type: ignore[method-assign]
+        for read in reads:
+            read.grant = granted(grant.tenant, plan(2))
+        await until(lambda: bool(failed))
+        for read in reads[:2]:
+            read.grant = granted(grant.tenant, plan(1))
+        await until(lambda: reads[1].ended is not None)
+        assert not any(task.done() for task in a.tasks)
+        with pytest.raises(TooManyConnections):
+            await b.open(granted(grant.tenant, plan(1)))
+
+
 LASTING = QUICK._replace(life=600)
 """No node is gone within a test, and nothing is told twice: what is put right, is so by other means."""
 SWEEPING = LASTING._replace(beat=0.05, sweep=0.05)

@@ -61,6 +61,8 @@ class Watchman:
                 await self.look()
             except Unavailable as error:
                 log.debug("alerts wait for the database: %s", error)
+            except Exception as error:
+                log.error("a look for alerts failed, and the next one comes", exc_info=error)
 
     async def look(self) -> None:
         """One round. Raises Unavailable."""

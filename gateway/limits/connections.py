@@ -225,12 +225,18 @@ class Connections:
                 beat_at = loop.time()
             self._news.clear()
             is_whole, self._is_urgent = self._is_urgent, False
-            if loop.time() >= beat_at:
+            is_due = loop.time() >= beat_at
+            if is_due:
                 beat_at = loop.time() + self._timing.beat
-                is_whole = True
-                await self._look()
-                await self._beat()
-            await self._tell(is_whole=is_whole)
+            try:
+                if is_due:
+                    await self._look()
+                    await self._beat()
+                await self._tell(is_whole=is_whole or is_due)
+            except Exception as error:
+                # Without a beat none of this node's seats would count anywhere, and caps would open up.
+                log.error("a round of the seats failed, and the next one comes", exc_info=error)
+                self._is_urgent = True
 
     async def _look(self) -> None:
         for shard in self._seats.shards:
