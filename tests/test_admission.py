@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
 from typing import Any
@@ -146,11 +147,23 @@ def test_what_nodes_tell_is_added_up_and_the_busiest_come_first() -> None:
 # ---- what is told --------------------------------------------------------------------------------------------------
 
 
+def bucket(name: str, rate: float, burst: float, *, remaining: float) -> Standing:
+    """A bucket of ``burst`` that fills with ``rate`` a second and holds ``remaining`` now; a debt is below zero."""
+    return Standing(
+        name,
+        rate,
+        window_seconds=1,
+        burst=burst,
+        remaining=max(0, math.floor(remaining)),
+        resets_in_seconds=max(0.0, (burst - remaining) / rate),
+    )
+
+
 def test_fields_are_whole_numbers_and_leave_out_what_is_unlimited() -> None:
     told = dict(
         fields(
             [
-                Standing.of_rate("requests_per_second", 100, 200, remaining=199.7),
+                bucket("requests_per_second", 100, 200, remaining=199.7),
                 Standing("connections", 2, remaining=1),
                 Standing("records_per_second", None),
                 Standing("records_per_month", 1000, 2_592_000.0, remaining=-3, resets_in_seconds=10.2, resets_at=5.0),
@@ -173,7 +186,7 @@ def test_fields_are_whole_numbers_and_leave_out_what_is_unlimited() -> None:
 def test_no_field_holds_a_number_of_more_than_fifteen_digits(rate: float, burst: float) -> None:
     """RFC 9651 has none, and a client that reads strictly refuses the whole field."""
     standings = [
-        Standing.of_rate("records_per_second", rate, burst, remaining=burst),
+        bucket("records_per_second", rate, burst, remaining=burst),
         Standing("bytes_per_month", 10**15, 86_400.0, remaining=10**15, resets_in_seconds=1e18, resets_at=5.0),
     ]
     numbers = [int(one) for _, value in fields(standings) for one in re.findall(rb"=([0-9]+)", value)]
@@ -182,7 +195,7 @@ def test_no_field_holds_a_number_of_more_than_fifteen_digits(rate: float, burst:
 
 @given(st.floats(0.001, 1e6), st.floats(1, 1e7), st.floats(-1e6, 1e7))
 def test_a_rate_is_told_as_whole_numbers_of_about_the_same_rate(rate: float, burst: float, remaining: float) -> None:
-    one = Standing.of_rate("requests_per_second", rate, burst, remaining=min(remaining, burst))
+    one = bucket("requests_per_second", rate, burst, remaining=min(remaining, burst))
     (_, policy), (_, state) = fields([one])
     quota, window = (int(part.split("=")[1]) for part in policy.decode().split(";")[1:])
     assert quota >= 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -14,11 +15,12 @@ from typing import Any
 import pytest
 
 from gateway.errors import RateLimited
-from gateway.observability.logs import JsonFormatter
+from gateway.observability.logs import JsonFormatter, correlation_id
 from gateway.ports import AGAIN_EXTENSION, Answer
 from gateway.transport.again import RefusedAgain
 from gateway.transport.middleware import RequestMiddleware
 from tests.parts.limits import node, plan
+from tests.parts.serving import Answer as HeardAnswer
 from tests.parts.serving import RawClient, connected, request, serving, until
 
 # ---- the server ------------------------------------------------------------------------------------------------------
@@ -32,6 +34,7 @@ class Remembering:
         self.served = 0
         self.again = 0
         self.said_last = 0
+        self.fails: set[int] = set()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         while (await receive()).get("more_body"):
@@ -51,6 +54,8 @@ class Remembering:
 
     def said(self, number: int) -> Answer:
         self.said_last = number
+        if number in self.fails:
+            raise RuntimeError("no words")
         body = b"again %d" % number
         return 429, [(b"content-length", b"%d" % len(body)), (b"x-kind", b"again")], body
 
@@ -139,6 +144,27 @@ async def test_many_that_ask_at_once_are_answered_one_after_the_other() -> None:
             await client.say(request("/a"))
             client.leave()
         await until(lambda: app.again == 30 and app.said_last == 30)
+
+
+async def test_an_answer_that_fails_costs_its_own_connection_alone(caplog: pytest.LogCaptureFixture) -> None:
+    """Also while it waits in line: whoever sits behind it is answered."""
+    app = Remembering()
+    async with serving(app) as listener, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(connected(listener)) for _ in range(10)]
+        for client in clients:
+            await heard(client, request("/a"))
+        app.fails = {1, 4}
+        for client in clients:
+            await client.say(request("/a"))
+        found = await asyncio.gather(*(client.answer() for client in clients), return_exceptions=True)
+        cut = [one for one in found if isinstance(one, asyncio.IncompleteReadError | ConnectionError)]
+        assert len(cut) == 2
+        assert sorted(one.body for one in found if isinstance(one, HeardAnswer)) == sorted(
+            b"again %d" % number for number in range(1, 11) if number not in app.fails
+        )
+        assert [one.levelname for one in caplog.records if one.exc_info] == ["ERROR"] * 2
+        async with connected(listener) as client:
+            assert await heard(client, request("/a"), request("/a")) == [b"served 11", b"again 11"]
 
 
 async def test_a_request_that_comes_in_pieces_is_the_same_request() -> None:
@@ -246,6 +272,36 @@ async def test_a_page_is_looked_at_each_time_since_more_is_said_to_it() -> None:
             await client.say(request("/", "Origin: https://app.example"))
             await client.answer()
     assert app.looked_at == 2
+
+
+async def test_an_answer_that_fails_leaves_no_correlation_id_behind() -> None:
+    kept: list[Any] = []
+    heads: list[int] = []
+
+    def observe(route: str, /, *, method: str, status: int) -> None:
+        heads.append(status)
+        if len(heads) > 1:
+            raise RuntimeError("not counted")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        pass
+
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": "/",
+        "headers": [(b"x-correlation-id", b"mine")],
+        "extensions": {AGAIN_EXTENSION: kept.append},
+    }
+    await RequestMiddleware(Refusing(), observe=observe)(scope, receive, send)
+    before = correlation_id.get()
+    say = kept[0]()
+    with pytest.raises(RuntimeError):
+        say()
+    assert correlation_id.get() == before
 
 
 # ---- the limit -------------------------------------------------------------------------------------------------------

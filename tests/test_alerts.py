@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -13,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from gateway.alerts.alert import MARKS, RETRY_SECONDS, QuotaAlert, SpendAlert, next_try_at, sign
+from gateway.alerts.alert import MARKS, RETRY_SECONDS, Alert, QuotaAlert, SpendAlert, next_try_at, sign
 from gateway.alerts.store import AlertStore
 from gateway.alerts.watchman import CLAIM_SECONDS, Watchman
 from gateway.alerts.webhook import NotTaken, Webhook
@@ -187,6 +188,57 @@ async def test_marks_are_told_as_they_are_passed_and_again_until_they_are_taken(
         expected = sign(body, alert_id=headers["webhook-id"], at=at, secret=SECRET.encode())
         assert headers["webhook-signature"] == expected
     finally:
+        await workers.close()
+
+
+class Choosy:
+    """Fails at what is at 50 percent, in a way that nobody foresaw."""
+
+    def __init__(self) -> None:
+        self.posts: list[int] = []
+
+    async def post(self, alert: Alert, *, now: float) -> None:
+        if alert.percent == 50:
+            raise RuntimeError("unforeseen")
+        self.posts.append(alert.percent)
+
+
+async def test_what_fails_unforeseen_ends_neither_the_rounds_nor_what_else_is_due(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    database = Database(f"sqlite:///{tmp_path}/gateway.db")
+    Schema(database).upgrade()
+    workers, clock, post = Workers(database), ManualClock(now=NOW), Choosy()
+    rounds = 0
+
+    def shares() -> list[Share]:
+        nonlocal rounds
+        rounds += 1
+        if rounds < 4:
+            raise RuntimeError("unforeseen too")
+        return [share(800, clock=clock)]
+
+    watchman = Watchman(
+        shares=shares,
+        spendings=dict,
+        store=AlertStore(database),
+        work=workers.run,
+        post=post,
+        clock=clock,
+        tell=lambda one, failure: None,
+        look_seconds=0.01,
+    )
+    running = asyncio.create_task(watchman.run())
+    try:
+        async with asyncio.timeout(60):
+            while not post.posts:  # noqa: ASYNC110 - what is waited for happens in the database
+                await asyncio.sleep(0.01)
+        assert post.posts == [80]
+        assert not running.done()
+        assert len([one for one in caplog.records if one.levelname == "ERROR"]) == 1, "not a line a round"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
         await workers.close()
 
 

@@ -173,6 +173,51 @@ async def test_two_nodes_share_one_cap_and_a_freed_seat_is_anybodys(redis: Redis
         await b.open(grant)
 
 
+async def test_a_read_that_fails_to_end_is_told_to_again_and_the_others_end_meanwhile() -> None:
+    grant = granted(next(_tenants), plan(3))
+    async with nodes(None, 1) as (a,):
+        reads = [(await a.open(grant))[1] for _ in range(3)]
+        failed: list[bool] = []
+
+        def fail(error: GatewayError | None) -> None:
+            failed.append(True)
+            raise RuntimeError("it does not end")
+
+        reads[1].end = fail  # type: ignore[method-assign]
+        for read in reads:
+            read.grant = granted(grant.tenant, plan(1))
+        await until(lambda: len(failed) > 1 and reads[2].ended is not None)
+        del reads[1].end
+        await until(lambda: reads[1].ended is not None)
+        assert reads[0].ended is None
+
+
+class Odd(Read):
+    """Nobody can say what it is granted."""
+
+    looked_at = 0
+
+    @property
+    def grant(self) -> Grant:
+        self.looked_at += 1
+        raise RuntimeError("there is no telling")
+
+    @grant.setter
+    def grant(self, grant: Grant) -> None:
+        pass
+
+
+async def test_seats_count_elsewhere_though_their_node_fails_to_look_at_them(redis: RedisServer) -> None:
+    grant = granted(next(_tenants), plan(1))
+    async with nodes(redis.url) as (a, b):
+        seat, odd = await a.seats.take(grant), Odd(grant)
+        seat.bind(odd)
+        # Looks are a beat apart: after so many of them a node that says nothing is long gone.
+        await until(lambda: odd.looked_at > 3 * QUICK.life / QUICK.beat)
+        with pytest.raises(TooManyConnections):
+            await b.open(grant)
+
+
 async def test_a_seat_given_back_is_free_for_the_next_of_the_same_node_at_once(redis: RedisServer) -> None:
     grant = granted(next(_tenants), plan(1))
     async with nodes(redis.url) as (a, _):

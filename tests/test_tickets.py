@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 
 from gateway.auth.shared_tickets import ASK_AGAIN_SECONDS, SharedTickets
 from gateway.auth.ticket_rows import Claim, Row, TicketRows
+from gateway.auth.ticket_search import LOOK_AGAIN_SECONDS
 from gateway.auth.ticket_store import RedisTickets
 from gateway.auth.tickets import (
     HOLD_SECONDS,
@@ -33,6 +36,7 @@ from gateway.model import Principal
 from tests.parts.redis import RedisServer
 from tests.parts.switch import switch
 
+T = TypeVar("T")
 Pass = Callable[[float], Awaitable[None]]
 QUICK_SECONDS = 0.5
 """How often nodes renew here."""
@@ -406,6 +410,36 @@ async def test_without_redis_and_database_tickets_are_refused_for_now(own_redis:
                 await attempt()
         with pytest.raises(Unavailable):
             await tickets.take(shown)
+    await link.close()
+
+
+async def test_unknown_tickets_cost_the_database_one_read_for_all_of_them(tmp_path: Path) -> None:
+    reads: Counter[str] = Counter()
+    async with on_database(f"sqlite:///{tmp_path}/gateway.db") as (database, workers):
+
+        async def work(asked: Callable[..., T], /, *arguments: Any, **named: Any) -> T:
+            reads[asked.__name__] += 1
+            return await workers.run(asked, *arguments, **named)
+
+        link, rows = RedisLink("redis://127.0.0.1:1/0"), TicketRows(database, node="a")
+        store = SharedTickets(
+            RedisTickets(link.client), rows, work=work, clock=SystemClock(), renew_seconds=QUICK_SECONDS
+        )
+        async with asyncio.TaskGroup() as group:
+            unknown = [group.create_task(store.look(f"{number:064x}")) for number in range(60)]
+            late = group.create_task(store.look("late"))
+            while not reads:  # noqa: ASYNC110 - what is waited for happens in the database
+                await asyncio.sleep(0.01)
+            # Another node that knew it puts it here.
+            now_ms = round(SystemClock().now() * 1000)
+            await workers.run(rows.add, [Row("late", TICKET.encode().decode(), now_ms + 60_000)], now_ms=now_ms)
+        assert late.result() == TICKET
+        assert {one.result() for one in unknown} == {None}
+        # One in 0.2 seconds until it is settled, were each of them done in no time.
+        assert reads.keys() == {"look_all"}
+        assert reads["look_all"] <= store.settle_seconds / LOOK_AGAIN_SECONDS + 2
+        await asyncio.gather(*(store.look(f"{number:064x}") for number in range(60)))
+        assert reads["look_all"] <= store.settle_seconds / LOOK_AGAIN_SECONDS + 4, "the same when it is settled"
     await link.close()
 
 

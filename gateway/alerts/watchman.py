@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, Final, Protocol
 
@@ -18,6 +19,7 @@ from gateway.limits.spending import Spending
 log = logging.getLogger("gateway.alerts")
 LOOK_SECONDS: Final = 2.0
 CLAIM_SECONDS: Final = 60.0
+SILENT_SECONDS: Final = 10.0
 
 
 class Post(Protocol):
@@ -52,6 +54,7 @@ class Watchman:
         self._tell = tell
         self._look_seconds = look_seconds
         self._noted: dict[tuple[str, ...], tuple[str, int]] = {}
+        self._silent_until = -math.inf
 
     async def run(self) -> None:
         """Look, note and send, until cancelled. A database that is away delays all of it."""
@@ -61,8 +64,15 @@ class Watchman:
                 await self.look()
             except Unavailable as error:
                 log.debug("alerts wait for the database: %s", error)
-            except Exception as error:
-                log.error("a look for alerts failed, and the next one comes", exc_info=error)
+            except Exception:  # noqa: BLE001 - the next round may go well; with none, no alert would ever be sent
+                self._complain("a look for alerts failed, and the next one comes")
+
+    def _complain(self, what: str) -> None:
+        """One line now and then: what goes wrong may go wrong in every round."""
+        now = self._clock.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + SILENT_SECONDS
+            log.exception(what)
 
     async def look(self) -> None:
         """One round. Raises Unavailable."""
@@ -72,7 +82,12 @@ class Watchman:
             self._noted |= {_about(one): (one.period, one.percent) for one in found}
         due: list[Due] = await self._work(self._store.claim, now=self._clock.now(), seconds=CLAIM_SECONDS)
         for one in due:
-            await self._send(one)
+            try:
+                await self._send(one)
+            except Unavailable:
+                raise
+            except Exception:  # noqa: BLE001 - those behind it are due too; it is tried again when its claim is over
+                self._complain("an alert could not be sent")
 
     def _reached(self) -> list[Alert]:
         """Marks that were passed since the last round, each with those before it."""

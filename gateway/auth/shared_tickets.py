@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 from gateway.auth.ticket_rows import Row, TicketRows
+from gateway.auth.ticket_search import LOOK_AGAIN_SECONDS, Search
 from gateway.auth.tickets import OPEN_SECONDS, RENEW_SECONDS, RETURN_SECONDS, Held, Ticket, TicketStore, is_spare
 from gateway.clock import Clock
 from gateway.errors import Unavailable
@@ -29,7 +30,6 @@ SETTLE_SECONDS: Final = 1.5
 ASK_AGAIN_SECONDS: Final = 0.5
 """A call that failed alone is no outage: Redis is away where the next one, after this time, fails too."""
 
-LOOK_AGAIN_SECONDS: Final = 0.2
 MOST_RECENT: Final = 4096
 """So many tickets without a connection a node remembers, for when Redis forgets them."""
 
@@ -87,6 +87,7 @@ class SharedTickets:
         self._unreleased: set[tuple[str, str]] = set()
         self._taking: set[str] = set()
         self._in_rows: frozenset[str] = frozenset()
+        self._search = Search(self._read_rows, is_over=self._is_search_over)
 
     async def put(self, key: str, ticket: Ticket) -> None:
         if is_spare(key):
@@ -105,17 +106,23 @@ class SharedTickets:
                     if ticket is not None:
                         return ticket
                     await self._ask(self._check_memory)
-            if not is_spare(key) and key not in self._in_rows and not self._is_away and self._is_settled():
+            is_known = is_spare(key) or key in self._in_rows
+            if not is_known and not self._is_away and self._is_settled():
                 return None
-            data = await self._work(self._rows.look, key, now_ms=self._now_ms())
+            if is_known:
+                data = await self._work(self._rows.look, key, now_ms=self._now_ms())
+            else:
+                # Perhaps about to be moved by whichever node knows it, perhaps anybody's invention.
+                data = await self._search.find(key)
             if data is not None:
                 self._in_rows |= {key}
                 return Ticket.decode(data)
             if is_spare(key) or (self._is_settled() and key not in self._in_rows):
                 return None
-            # Back in Redis meanwhile, or about to be moved by whichever node knows it.
-            self._in_rows -= {key}
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            if is_known:
+                # Back in Redis meanwhile.
+                self._in_rows -= {key}
+                await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def take(self, held: Held) -> bool | None:
         for _ in range(2):
@@ -184,7 +191,10 @@ class SharedTickets:
                 self._note_trouble()
             self._ask_at = self._clock.monotonic() + ASK_AGAIN_SECONDS
             raise
-        self._is_away = False
+        if self._is_away:
+            self._is_away = False
+            # Those who look for a ticket may find it there.
+            self._search.give_up()
         return answer
 
     async def _wait_to_ask(self) -> None:
@@ -223,6 +233,18 @@ class SharedTickets:
         now_ms = self._now_ms()
         claimable_ms = now_ms + round(self.settle_seconds * 1000)
         return Row(key, ticket.encode().decode(), now_ms + round(seconds * 1000), claimable_ms, hold)
+
+    async def _read_rows(self, keys: Sequence[str]) -> dict[str, str]:
+        return await self._work(self._rows.look_all, keys, now_ms=self._now_ms())
+
+    async def _is_search_over(self) -> bool:
+        if self._is_settled():
+            return True
+        if self._is_away:
+            # For all who look, so that they hear of it when Redis is back.
+            with contextlib.suppress(Unavailable):
+                await self._ask(self._check_memory)
+        return False
 
     async def _move(self, rows: Sequence[Row]) -> None:
         await self._work(self._rows.add, rows, now_ms=self._now_ms())

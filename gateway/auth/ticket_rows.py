@@ -25,6 +25,7 @@ TICKETS = sa.Table(
     sa.Index("tickets_by_end", "until_ms"),
     sa.Index("tickets_by_node", "node"),
 )
+_KEYS_AT_ONCE: Final = 500
 _HOLD_MS: Final = HOLD_SECONDS * 1000
 _RETURN_MS: Final = RETURN_SECONDS * 1000
 
@@ -90,6 +91,17 @@ class TicketRows:
         with self._database.reading() as connection:
             found = sa.select(TICKETS.c.data).where(TICKETS.c.key == key, TICKETS.c.until_ms > now_ms)
             return connection.execute(found).scalar()
+
+    def look_all(self, keys: Sequence[str], *, now_ms: int) -> dict[str, str]:
+        """What was put, by key."""
+        found: dict[str, str] = {}
+        table = TICKETS
+        with self._database.reading() as connection:
+            for first in range(0, len(keys), _KEYS_AT_ONCE):
+                some = table.c.key.in_(keys[first : first + _KEYS_AT_ONCE])
+                asked = sa.select(table.c.key, table.c.data).where(some, table.c.until_ms > now_ms)
+                found.update((row.key, row.data) for row in connection.execute(asked))
+        return found
 
     def take(self, key: str, hold: str, *, now_ms: int) -> Claim:
         """Open a connection by it, where none is open: of any number that try, one does."""

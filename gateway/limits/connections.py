@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,6 +23,7 @@ from gateway.model import Grant
 
 log = logging.getLogger("gateway.limits")
 RETRY_MS: Final = 5_000
+SILENT_SECONDS: Final = 10.0
 TAKES_AT_ONCE: Final = 200
 _TAKEN: Final = 1
 _LATER: Final = 2
@@ -72,6 +74,7 @@ class Connections:
         self._seats = Seats()
         self._news = asyncio.Event()
         self._is_changed = self._is_urgent = False
+        self._silent_until = -math.inf
         self._asking: list[tuple[Seat, Call, asyncio.Future[tuple[int, int]]]] = []
         self._sending: asyncio.Task[None] | None = None
         self._round, self._due = itertools.cycle(self._seats.shards), 0.0
@@ -225,18 +228,27 @@ class Connections:
                 beat_at = loop.time()
             self._news.clear()
             is_whole, self._is_urgent = self._is_urgent, False
-            is_due = loop.time() >= beat_at
-            if is_due:
+            if loop.time() >= beat_at:
                 beat_at = loop.time() + self._timing.beat
-            try:
-                if is_due:
-                    await self._look()
-                    await self._beat()
-                await self._tell(is_whole=is_whole or is_due)
-            except Exception as error:
-                # Without a beat none of this node's seats would count anywhere, and caps would open up.
-                log.error("a round of the seats failed, and the next one comes", exc_info=error)
-                self._is_urgent = True
+                is_whole = True
+                await self._attempt(self._look())
+                await self._attempt(self._beat())
+            await self._attempt(self._tell(is_whole=is_whole))
+
+    async def _attempt(self, step: Awaitable[None]) -> None:
+        """One step of a round; no other step, and no later round, depends on how it goes."""
+        try:
+            await step
+        except Exception:  # noqa: BLE001 - without beats no seat of this node would count, and caps would open up
+            self._complain("a round of the seats failed, and the next one comes")
+            self._is_urgent = True
+
+    def _complain(self, what: str) -> None:
+        """One line now and then: what goes wrong for one may go wrong for ten thousand, at every beat."""
+        now = self._clock.monotonic()
+        if now >= self._silent_until:
+            self._silent_until = now + SILENT_SECONDS
+            log.exception(what)
 
     async def _look(self) -> None:
         for shard in self._seats.shards:
@@ -304,8 +316,15 @@ class Connections:
             shard.later[seat.key] = None
         elif not seat.is_ending:
             seat.is_ending = True
-            self._counters.count_limited(LIMIT, plan=seat.key[1])
-            seat.holder.end(_refusal(cap))
+            try:
+                seat.holder.end(_refusal(cap))
+            except Exception:  # noqa: BLE001 - the others above their caps end all the same
+                self._complain("a read above its cap could not be ended")
+                # It is tried again the next time that all are looked at.
+                seat.is_ending = False
+                shard.later[seat.key] = None
+            else:
+                self._counters.count_limited(LIMIT, plan=seat.key[1])
 
     # ---- life ----------------------------------------------------------------------------------------------------
 

@@ -43,18 +43,6 @@ class Standing:
     resets_at: float | None = None
     period: str | None = None
 
-    @classmethod
-    def of_rate(cls, name: str, rate: int | float, burst: int | float, *, remaining: float) -> Standing:
-        """A bucket of ``burst`` that fills with ``rate`` a second and holds ``remaining`` now; a debt is below zero."""
-        return cls(
-            name,
-            rate,
-            window_seconds=1,
-            burst=burst,
-            remaining=max(0, math.floor(remaining)),
-            resets_in_seconds=max(0.0, (burst - remaining) / rate),
-        )
-
     @property
     def unit(self) -> str:
         """What is counted: requests, connections, records or bytes."""

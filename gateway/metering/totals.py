@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway.model import Transport
-from gateway.usage import BUCKET_SECONDS, MEASURES, Usage, UsageKey
+from gateway.usage import BUCKET_SECONDS, MEASURES
 
 VERSION: Final = 1
 CELLS_A_MESSAGE: Final = 200
@@ -77,23 +77,6 @@ class Totals(msgspec.Struct, frozen=True, tag="usage", tag_field="kind"):
         """The key in the topic."""
         part = f"/{self.part}" if self.part else ""
         return f"{self.source}/{self.tenant}/{self.bucket}{part}".encode()
-
-    def usages(self) -> Iterator[tuple[UsageKey, Usage]]:
-        """Each cell as key and usage."""
-        for one in self.cells:
-            yield (
-                UsageKey(
-                    self.tenant,
-                    one.application,
-                    one.stream,
-                    one.plan,
-                    one.revision,
-                    one.transport,
-                    one.is_billable,
-                    self.bucket,
-                ),
-                Usage(*one.counts),
-            )
 
 
 class SourceWord(msgspec.Struct, frozen=True, tag="source", tag_field="kind"):

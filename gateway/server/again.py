@@ -67,8 +67,10 @@ class Lane:
         self._arm()
 
     def _call(self, answer: Callable[[], None]) -> None:
-        answer()
-        self._free_at = time.monotonic() + EVERY_SECONDS
+        try:
+            answer()
+        finally:
+            self._free_at = time.monotonic() + EVERY_SECONDS
 
     def _arm(self) -> None:
         if self._timer is None:

@@ -117,7 +117,7 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         due, self._due = self._due, None
         if due is not None:
             # Nobody hears it any more, but it is counted and logged as it is put into words.
-            due()
+            self._in_words(due)
         super().connection_lost(exc)
         if running is not None:
             _disconnect(running)
@@ -327,9 +327,20 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         due, self._due = self._due, None
         if due is not None:
             self.flow.resume_reading()
-            answer = encode_answer(*due(), default_headers=self.server_state.default_headers)
-            if not self.transport.is_closing():
+            answer = self._in_words(due)
+            if answer is None:
+                # Whoever is cut off asks again; without an answer he would wait until the idle deadline.
+                self.transport.abort()
+            elif not self.transport.is_closing():
                 self.transport.write(answer)
+
+    def _in_words(self, due: Callable[[], Answer]) -> bytes | None:
+        """The answer as it is sent; None where that went wrong, which is of no other connection's concern."""
+        try:
+            return encode_answer(*due(), default_headers=self.server_state.default_headers)
+        except Exception:
+            self.logger.exception("an answer could not be put into words; its connection is dropped")
+            return None
 
     def _await_request(self) -> None:
         self._phase = Phase.REQUEST

@@ -168,13 +168,16 @@ class RequestMiddleware:
         correlation_id = read_correlation_id(scope)
         fields = dict(known)
         token = logs.correlation_id.set(correlation_id)
-        span = None if self._tracer is None else self._tracer.begin(scope, fields)
-        if span is not None:
-            fields["trace_id"] = span.trace_id()
-        status, headers, body = problem(refusal, correlation_id=correlation_id)
-        ended = _Ended(status, refusal.code)
-        self._write_access_line(scope, ended, fields, span, duration_seconds=self._monotonic() - started)
-        logs.correlation_id.reset(token)
+        try:
+            span = None if self._tracer is None else self._tracer.begin(scope, fields)
+            if span is not None:
+                fields["trace_id"] = span.trace_id()
+            status, headers, body = problem(refusal, correlation_id=correlation_id)
+            ended = _Ended(status, refusal.code)
+            self._write_access_line(scope, ended, fields, span, duration_seconds=self._monotonic() - started)
+        finally:
+            # No task of its own: what is set here, the server's loop would go on with.
+            logs.correlation_id.reset(token)
         return status, headers + again.headers(), body
 
     def _write_access_line(
