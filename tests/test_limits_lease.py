@@ -290,6 +290,16 @@ async def test_requests_that_come_together_share_the_burst(here: Node) -> None:
     assert 20 <= answers.count(0) <= 20 + DEADLINE_SECONDS // 2
 
 
+async def test_a_burst_that_has_come_back_is_let_through_however_much_was_owed_before(here: Node) -> None:
+    under = plan(requests_per_second=rate(50, 50))
+    refused = 0
+    while refused < 20:
+        refused += bool(await here.limiter.take("acme", under))
+        await asyncio.sleep(0.001)
+    await until(lambda: here.limiter.standing("acme", under)[0].remaining == 50)
+    assert [await here.limiter.take("acme", under) for _ in range(45)] == [0] * 45
+
+
 async def test_how_a_tenant_stands_is_known_without_asking(here: Node) -> None:
     under = plan(requests_per_second=rate(0.5, 20))
     before = {one.name: one for one in here.limiter.standing("acme", under)}

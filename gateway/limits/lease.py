@@ -122,7 +122,7 @@ class Lease:
         if self.left > 0:
             return False
         return bool(
-            self._local is not None or self._coming or self._retry_us > now_us or (self.is_known and self._level < 0)
+            self._local is not None or self._coming or self._retry_us > now_us or self._level_now(now_us=now_us) < 0
         )
 
     def is_spent(self, *, now_us: int) -> bool:
@@ -184,11 +184,13 @@ class Lease:
         return max(0, min(self.rate.capacity, self._guess(now_us) + max(0, self.left)))
 
     def _guess(self, now_us: int) -> int:
+        return max(0, min(self.rate.capacity, self._level_now(now_us=now_us)))
+
+    def _level_now(self, *, now_us: int) -> int:
+        """What the last answer said, with what has come since unless others have taken it. Below 0: it is owed."""
         if self._level_us is None:
             return self.rate.capacity
-        rate = self.rate
-        come = (now_us - self._level_us) * rate.per_us // rate.unit
-        return max(0, min(rate.capacity, self._level + come))
+        return self._level + (now_us - self._level_us) * self.rate.per_us // self.rate.unit
 
     # ---- borrowing -----------------------------------------------------------------------------------------------
 
