@@ -1,4 +1,4 @@
-"""A tenant that asks for more than it may: pulls at an even pace, whatever the answers say.
+"""A tenant that asks for more than it may: pulls at random moments, whatever the answers say.
 
     python -m loadtests.pester PORT RATE TARGET TOKEN
 
@@ -11,6 +11,7 @@ import asyncio
 import collections
 import contextlib
 import json
+import random
 import re
 import sys
 
@@ -29,7 +30,8 @@ async def _ask(port: int, request: bytes, every_seconds: float, first: float, fo
     try:
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
-            due = max(due + every_seconds, loop.time())
+            # At a fixed pace it would meet what else keeps one always at the same moment of it, or never.
+            due = max(due + random.expovariate(1 / every_seconds), loop.time())
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable
 
@@ -72,11 +73,12 @@ class Source:
                 self._producer.poll(0.01)
         self.vector[partition] += 1
 
-    def send_paced(self, count: int, *, per_second: float) -> None:
-        """Produce one record at a time at an even pace."""
+    def send_paced(self, count: int, *, per_second: float, uneven: random.Random | None = None) -> None:
+        """Produce one record at a time at an even pace, or ``uneven``: each at a random moment of its own period."""
         start = time.monotonic()
         for number in range(count):
-            left = start + number / per_second - time.monotonic()
+            period = number + uneven.random() if uneven else number
+            left = start + period / per_second - time.monotonic()
             if left > 0:
                 time.sleep(left)
             self.send(flush=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import random
 import subprocess
 import sys
 import time
@@ -89,7 +90,8 @@ class Got:
 
 def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
     """Turns with the neighbour between turns without it; each p99 beside the mean of those before and after it."""
-    seconds, rounds = (8, 1) if quick else (15, 7)
+    # Many short turns: how fast the machine is at all changes within a minute by more than the neighbour does.
+    seconds, rounds = (8, 1) if quick else (8, 16)
     stamped = Stamped()
     others = [f"tenant-{number}" for number in range(TENANTS)]
     with contextlib.ExitStack() as stack:
@@ -121,7 +123,7 @@ def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
 
 def _turn(ready: Stage, readers: Readers, stamped: Stamped, heard: Heard, *, seconds: float) -> None:
     def send(records: int) -> None:
-        ready.source.send_paced(records, per_second=PER_SECOND)
+        ready.source.send_paced(records, per_second=PER_SECOND, uneven=random.Random(len(stamped.sent)))
         readers.wait_for(ready.source.vector)
 
     send(WARM_UP_RECORDS)
@@ -185,16 +187,16 @@ def _rows(alone: Heard, beside: Heard, got: Got) -> list[Row]:
     between = [(one + other) / 2 for one, other in zip(alone.p99_ms, alone.p99_ms[1:], strict=False)]
     ratios = [one / other for one, other in zip(beside.p99_ms, between, strict=True)]
     p50s = [one / other for one, other in zip(beside.p50_ms, alone.p50_ms, strict=False)]
+    together = percentile(beside.every_ms, 0.99) / percentile(alone.every_ms, 0.99)
     asked, refused = sum(got.statuses.values()), got.statuses.get("429", 0)
     what = f"{READERS} readers of {TENANTS} tenants, {PER_SECOND} records/s"
     return [
         Row(f"**A neighbour at {TIMES} times its limits**: {what}; producer to reader", ""),
         Row("others alone: ms, p50 · p99", _pair(alone)),
         Row("others beside it: ms, p50 · p99", _pair(beside)),
-        Row("p99 beside it ÷ alone", spread(ratios), f"< {MOST}", median(ratios) < MOST),
-        Row("p50 beside it ÷ alone", spread(p50s)),
-        Row("p99 of all turns together, beside it ÷ alone",
-            f"{percentile(beside.every_ms, 0.99) / percentile(alone.every_ms, 0.99):.2f}"),
+        Row("p99 of all turns together: beside it ÷ alone", f"{together:.2f}", f"< {MOST}", together < MOST),
+        Row("p99 turn by turn: beside it ÷ alone", spread(ratios)),
+        Row("p50 turn by turn: beside it ÷ alone", spread(p50s)),
         Row("the gateway's CPU, share of a core: alone · beside it",
             f"{median(alone.shares):.2f} · {median(beside.shares):.2f}"),
         Row(f"the neighbour's {STREAMS} streams got records/s, of {RECORDS} allowed",
