@@ -22,7 +22,7 @@ _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
 
 async def _ask(port: int, request: bytes, every_seconds: float, first: float, found: collections.Counter[str]) -> None:
-    """One connection. A request that is not answered yet when the next is due is waited for."""
+    """One connection. Where a request is not answered yet when the next is due, the next one comes as soon as it is."""
     loop = asyncio.get_running_loop()
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
     print(flush=True)
@@ -31,7 +31,7 @@ async def _ask(port: int, request: bytes, every_seconds: float, first: float, fo
         while True:
             await asyncio.sleep(max(0.0, due - loop.time()))
             # At a fixed pace it would meet what else keeps one always at the same moment of it, or never.
-            due = max(due + random.expovariate(1 / every_seconds), loop.time())
+            due += random.expovariate(1 / every_seconds)
             writer.write(request)
             head = await reader.readuntil(b"\r\n\r\n")
             length = _LENGTH.search(head)

@@ -27,10 +27,12 @@ from tests.parts.serving import RawClient, connected, request, serving, until
 
 
 class Remembering:
-    """Answers "served N", and lets the server say "again N" to the same request as long as there is ``left``."""
+    """Answers "served N", and lets the server say "again N" to the same request as long as there is ``left``. Of what
+    it serves only the first ``offers`` are remembered."""
 
-    def __init__(self, *, left: int = 1_000_000) -> None:
+    def __init__(self, *, left: int = 1_000_000, offers: int = 1_000_000) -> None:
         self.left = left
+        self.offers = offers
         self.served = 0
         self.again = 0
         self.said_last = 0
@@ -44,7 +46,8 @@ class Remembering:
         headers = [(b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})
-        scope["extensions"][AGAIN_EXTENSION](self.answer)
+        if self.served <= self.offers:
+            scope["extensions"][AGAIN_EXTENSION](self.answer)
 
     def answer(self) -> Callable[[], Answer] | None:
         if self.again >= self.left:
@@ -127,6 +130,34 @@ async def test_of_requests_that_come_at_once_no_more_than_one_is_answered_before
         await client.say(request("/a") * 3)
         assert [(await client.answer()).body for _ in range(3)] == [b"again 1", b"served 2", b"served 3"]
         assert await heard(client, request("/a")) == [b"again 2"]
+
+
+PIECES = {
+    "one by one": [request("/a")] * 8,
+    "two at once": [request("/a") * 2] * 4,
+    "one, then two at once": [request("/a"), request("/a") * 2, request("/a"), request("/a") * 2, request("/a") * 2],
+    "across requests": [request("/a") + request("/a")[:9], request("/a")[9:] + request("/a")[:9], request("/a")[9:]],
+    "a line before": [b"\r\n" + request("/a")] * 4,
+    "a line behind": [request("/a") + b"\r\n"] * 4,
+    "another between": [request("/a"), request("/a"), request("/b"), request("/a"), request("/a"), request("/a")],
+    "large": [request("/a", "X-One: " + "x" * 5000)] * 4,
+}
+
+
+@pytest.mark.parametrize("offers", [1, 1_000_000])
+@pytest.mark.parametrize("case", PIECES)
+async def test_each_gets_one_answer_however_the_same_bytes_come(case: str, offers: int) -> None:
+    app = Remembering(offers=offers)
+    async with serving(app) as listener, connected(listener) as client:
+        said = []
+        for piece in [*PIECES[case], *PIECES[case]]:
+            await client.say(piece)
+            said += [(await client.answer()).body for _ in range(piece.count(b"\r\n\r\n"))]
+        # None was taken for two, and no two for one.
+        assert len(said) == app.served + app.again == 2 * b"".join(PIECES[case]).count(b"GET /")
+        each = [b"served %d" % (number + 1) for number in range(app.served)]
+        assert sorted(said) == sorted(each + [b"again %d" % (number + 1) for number in range(app.again)])
+        assert await heard(client, request("/c")) == [b"served %d" % (len(each) + 1)]
 
 
 async def test_many_that_ask_at_once_are_answered_one_after_the_other() -> None:

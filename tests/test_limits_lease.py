@@ -200,6 +200,18 @@ async def test_reads_of_one_tenant_get_equal_parts(here: Node) -> None:
         read.close()
 
 
+async def test_where_many_wait_a_turn_is_worth_a_step_of_the_rate_and_all_come_round(here: Node) -> None:
+    """A hundred reads that are woken for a record each would cost others more than all that they get."""
+    reads = [Read(pace(here, records_per_second=rate(4000, 400))) for _ in range(100)]
+    for read in reads:
+        read.wake()
+    await until(lambda: all(read.records >= 80 for read in reads))
+    given = [count for read in reads for _, count in read.sent]
+    assert sum(given) / len(given) > 10
+    for read in reads:
+        read.close()
+
+
 async def test_reads_that_wait_for_bytes_take_turns_too(here: Node) -> None:
     reads = [Read(pace(here, bytes_per_second=rate(40_000, 2_000)), record_bytes=900) for _ in range(5)]
     for read in reads:

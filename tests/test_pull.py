@@ -112,6 +112,38 @@ async def test_records_that_come_as_it_begins_to_wait_are_not_waited_for() -> No
         read.close()
 
 
+async def test_a_page_that_its_plan_holds_is_woken_by_its_plan_and_not_by_each_record_that_comes() -> None:
+    async with running() as (engine, topic):
+        opening = await engine.openings.open(CONTRACT, ReadRequest())
+        read = PageRead(engine.registry, opening, GRANTS["acme"], Shape(), limit=10)
+        await asyncio.wait_for(_woken_by(topic, read), 5)
+        news = asyncio.ensure_future(read.wait(is_held=True))
+        for _ in range(3):
+            produce(topic, 1)
+            await asyncio.sleep(0)
+        assert not news.done()
+        read.wake()
+        await asyncio.wait_for(news, 5)
+        read.close()
+
+
+async def _woken_by(topic: Any, read: PageRead) -> None:
+    news = read.wait()
+    produce(topic, 1)
+    await news
+
+
+async def test_a_stop_ends_what_a_page_waits_for() -> None:
+    async with running() as (engine, topic):
+        produce(topic, 1)
+        asking = Asking(engine, "from=latest&wait=20")
+        task = asyncio.ensure_future(asking())
+        await until(lambda: asking.receives > 0)
+        await engine.registry.drain()
+        assert (await asyncio.wait_for(task, 10)).page["records"] == []
+        assert not engine.registry.on_drain
+
+
 async def test_a_client_that_has_gone_is_waited_for_no_longer_and_costs_nothing() -> None:
     async with running() as (engine, topic):
         began = time.monotonic()

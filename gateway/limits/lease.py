@@ -45,6 +45,7 @@ class Lease:
         "name",
         "promised",
         "rate",
+        "step",
         "told_rate",
         "use_per_second",
         "waiting",
@@ -70,19 +71,24 @@ class Lease:
         self._local_left = 0
         self.is_wanted = False
         """Whether it was ever asked for: what nobody needs is not borrowed."""
-        self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
-        self.low = (self._share + 1) // 2
+        self._resize()
 
     def change(self, rate: Rate, told_rate: int | float, *, now_us: int) -> None:
         """The plan has changed; what is held stays, up to the new burst. A lease that was alone is to go so again."""
         self.ripen(now_us=now_us)
         self._local = None
         self.rate, self.told_rate = rate, told_rate
-        self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
-        self.low = (self._share + 1) // 2
+        self._resize()
         if self.left > rate.capacity:
             self._base -= self.left - rate.capacity
             self.left = rate.capacity
+
+    def _resize(self) -> None:
+        rate = self.rate
+        self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
+        self.low = (self._share + 1) // 2
+        self.step = max(1, rate.tokens_in(STEP_US))
+        """A turn's worth where many wait."""
 
     # ---- what there is -------------------------------------------------------------------------------------------
 

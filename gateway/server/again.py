@@ -20,14 +20,20 @@ _NOT_THE_HEAD_ALONE: Final = frozenset({b"content-length", b"transfer-encoding",
 
 
 class Again:
-    """The head of a GET request, and who answers for the next one that has the same."""
+    """The head of a GET request, and who answers for the next one that has the same.
 
-    __slots__ = ("_answer", "_headers", "_url", "is_spent")
+    ``received``: the bytes that it came as, where those were all that came at once: the same again need not be parsed.
+    """
 
-    def __init__(self, url: bytes, headers: list[tuple[bytes, bytes]], answer: AnswerAgain) -> None:
+    __slots__ = ("_answer", "_headers", "_url", "is_spent", "received")
+
+    def __init__(
+        self, url: bytes, headers: list[tuple[bytes, bytes]], answer: AnswerAgain, *, received: bytes | None
+    ) -> None:
         self._url = url
         self._headers = headers
         self._answer = answer
+        self.received = received
         self.is_spent = False
         """Whether it has answered to what was received last: of many requests that come at once the others queue up as
         requests do, and the loop is not held for all of them."""

@@ -8,7 +8,7 @@ import functools
 import math
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import httptools
 from uvicorn._types import ASGI3Application
@@ -22,6 +22,9 @@ from gateway.server.light import LightEvent, LightFlow, LightPipeline
 from gateway.server.refusal import DISCARD_BYTES, encode_refusal, end_output
 from gateway.server.state import ConnectionState, logger
 from gateway.server.writer import TellsItsWriter, TransportWriter
+
+KEPT_BYTES: Final = 4096
+"""What a request came as is kept up to so much, to know the same one by."""
 
 
 class Phase(enum.Enum):
@@ -68,9 +71,11 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         "_bounds",
         "_deadline",
         "_due",
+        "_fresh",
         "_head_bytes",
         "_header_bytes",
         "_phase",
+        "_received",
         "_refusal",
         "_running",
         "_writer",
@@ -98,6 +103,9 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         self._again: Again | None = None
         # What is decided to be said to the request before and waits for its turn in the lane.
         self._due: Callable[[], Answer] | None = None
+        # What the request read last came as, where it came whole and alone; and what has come and nothing began in yet.
+        self._received: bytes | None = None
+        self._fresh: bytes | None = None
         self._head_bytes = 0
         self._header_bytes = 0
         self._body_bytes = 0
@@ -142,6 +150,11 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
             self._head_bytes += len(data)
         if self._again is not None:
             self._again.is_spent = False
+            if self._phase is Phase.REQUEST and data == self._again.received and self._answer_as_before(self._again):
+                self._await_request()
+                return
+        self._received = None
+        self._fresh = data if self._phase is Phase.REQUEST and len(data) <= KEPT_BYTES else None
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -180,6 +193,10 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._received, self._fresh = self._fresh, None
+        if self._received is None and self._again is not None:
+            # The one before is not all that has come at once.
+            self._again.received = None
         if self._phase is not Phase.HEADERS:
             self._phase = Phase.HEADERS
             self._deadline = math.inf if self._running else time.monotonic() + self._bounds.header_seconds
@@ -289,7 +306,7 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         one_zero = cycle.scope["http_version"] == "1.0"
         if cycle.scope["method"] == "HEAD" or not (cycle.chunked_encoding or one_zero):
             raise RuntimeError("the direct writer is for bodies of open length")
-        self._again = None
+        self._again = self._received = None
         if self._writer is None:
             self._writer = TransportWriter(self.transport, chunked=not one_zero, paused=self.flow.write_paused)
         return self._writer
@@ -298,7 +315,8 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         """``gateway.ports.KeepAgain`` for one request."""
         is_last = self._phase is Phase.REQUEST and cycle is self.cycle and cycle.keep_alive
         if is_last and cycle.scope["method"] == "GET" and is_head_alone(self.headers):
-            self._again = Again(self.url, self.headers, answer)
+            received = self._received if cycle.scope["http_version"] == "1.1" else None
+            self._again = Again(self.url, self.headers, answer, received=received)
 
     def _answer_again(self, version: str) -> bool:
         """Whether the request whose head is complete has been answered by what came of the one before it."""
@@ -308,6 +326,14 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         if not again.is_of(self.url, self.headers):
             self._again = None
             return False
+        if not self._answer_as_before(again):
+            return False
+        again.received = self._received
+        return True
+
+    def _answer_as_before(self, again: Again) -> bool:
+        """The same of a request that is known to be the same."""
+        self._say_due()
         # A client that does not take its answers waits for its turn, as with any other request.
         if self._running is not None or self.flow.write_paused:
             return False

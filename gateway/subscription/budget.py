@@ -132,6 +132,11 @@ class Budget:
         return False
 
     @property
+    def is_told(self) -> bool:
+        """Whether the partner knows already that it is held, since it last had all that there was."""
+        return self._is_told
+
+    @property
     def was_held(self) -> bool:
         """Whether the last take gave nothing since the plan's rates allowed none."""
         return self._is_held

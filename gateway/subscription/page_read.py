@@ -21,6 +21,8 @@ class PageRead:
 
     def __init__(self, registry: Registry, opening: Opening, grant: Grant, shape: Shape, *, limit: int) -> None:
         self._ready = asyncio.Event()
+        self._on_drain = registry.on_drain
+        self._on_drain[self.wake] = None
         self.feed = opening.feed
         self.queued = False
         self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
@@ -42,15 +44,19 @@ class PageRead:
         return False
 
     def wake(self) -> None:
-        """The plan's rates may allow more. See ``Waiter``."""
+        """The plan's rates may allow more (see ``Waiter``), or something else has come that is waited for."""
         self._ready.set()
 
     def cursor(self) -> str:
         return self._teller.cursor(self.reading.vector())
 
-    def wait(self) -> Coroutine[Any, Any, None]:
-        """Until there may be more to take; from the call on, not from its first step."""
-        self.feed.listen(self)
+    def wait(self, *, is_held: bool = False) -> Coroutine[Any, Any, None]:
+        """Until there may be more to take; from the call on, not from its first step. ``is_held``: there is something,
+        and what else arrives is no news."""
+        if is_held:
+            self.feed.forget(self)
+        else:
+            self.feed.listen(self)
         return self._news()
 
     async def _news(self) -> None:
@@ -58,5 +64,6 @@ class PageRead:
         self._ready.clear()
 
     def close(self) -> None:
+        del self._on_drain[self.wake]
         self.reading.close()
         self.feed.forget(self)

@@ -107,6 +107,7 @@ class Registry:
         self._shapes: dict[str, Counter[tuple[str, Shape]]] = {}
         self.heartbeat_seconds = heartbeat_seconds
         self.draining = asyncio.Event()
+        self.on_drain: dict[Callable[[], None], None] = {}
         hub.on_feed_over.append(self._end_all_of)
         pump.after_round.append(self._books.settle)
 
@@ -325,6 +326,8 @@ class Registry:
         The nodes that they go to get them at that pace, and not all at once.
         """
         self.draining.set()
+        for tell in list(self.on_drain):
+            tell()
         needed_seconds = len(self.roster) / DRAIN_PER_SECOND
         until = self._clock.monotonic() + min(needed_seconds, within_seconds * DRAIN_SHARE)
         while self.roster:

@@ -223,7 +223,7 @@ class Subscription:
         if self._explaining is not None:
             self._explaining.cancel()
             self._explaining = None
-        if self.ended is not False or not self.budget.was_held or self._outlet.paused:
+        if self.ended is not False or self.budget.is_told or not self.budget.was_held or self._outlet.paused:
             return
         if self.budget.hindrance() is None:
             later = min(2 * again_in_seconds, self._heartbeat_seconds)

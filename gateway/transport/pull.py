@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -78,6 +80,13 @@ class _Page:
 
         False: the client has gone meanwhile.
         """
+        client = _Client(receive, read.wake)
+        try:
+            return await self._fill(read, client, draining=draining)
+        finally:
+            await client.close()
+
+    async def _fill(self, read: PageRead, client: _Client, *, draining: asyncio.Event) -> bool:
         loop = asyncio.get_running_loop()
         began = loop.time()
         patience = began + self._request.wait_seconds
@@ -113,7 +122,11 @@ class _Page:
                 return True
             if is_held:
                 self._budget.wait(read)
-            if await _first(read.wait(), draining.wait(), receive, seconds=deadline - loop.time()):
+            client.hear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await read.wait(is_held=is_held)
+            if client.is_gone:
                 return False
 
     def _full(self) -> bool:
@@ -166,18 +179,28 @@ class _Page:
         return b'{"records":[%b],%b' % (records, msgspec.json.encode(tail)[1:])
 
 
-async def _first(news: Any, stop: Any, receive: Receive, *, seconds: float) -> bool:
-    """Return when there are news, when the node is stopped, when the client has gone (then True), or after the time."""
+class _Client:
+    """Who is answered, while something is waited for: ``on_gone`` is called when nobody hears the answer any more."""
 
-    async def gone() -> None:
-        while (await receive())["type"] != "http.disconnect":
+    def __init__(self, receive: Receive, on_gone: Callable[[], None]) -> None:
+        self._receive = receive
+        self._on_gone = on_gone
+        self._hearing: asyncio.Task[None] | None = None
+        self.is_gone = False
+
+    def hear(self) -> None:
+        """Hear of it from now on, until ``close``."""
+        if self._hearing is None:
+            self._hearing = asyncio.get_running_loop().create_task(self._hear())
+
+    async def _hear(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
             pass
+        self.is_gone = True
+        self._on_gone()
 
-    tasks = [asyncio.ensure_future(coroutine) for coroutine in (news, stop, gone())]
-    try:
-        done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        return tasks[-1] in done
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    async def close(self) -> None:
+        """Hear nothing any more."""
+        if self._hearing is not None:
+            self._hearing.cancel()
+            await asyncio.gather(self._hearing, return_exceptions=True)

@@ -108,6 +108,8 @@ def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
         )
         readers = stack.enter_context(ready.readers(READERS))
         readers.wait_open()
+        # Not counted: whatever was started last is slow at first.
+        _turn(ready, readers, stamped, Heard(), seconds=seconds)
         alone, beside, got = Heard(), Heard(), Got()
         for number in range(rounds + 1):
             # Long enough for what the neighbour may ask at once to come back.
