@@ -212,6 +212,43 @@ async def test_where_many_wait_a_turn_is_worth_a_step_of_the_rate_and_all_come_r
         read.close()
 
 
+async def test_who_stands_behind_many_that_lack_something_else_is_seen(here: Node) -> None:
+    limits = {
+        "records_per_second": rate(1000, 100),
+        "streams": {"flights": {"records_per_second": rate(0.01, 1)}},
+    }
+    narrow = [Read(pace(here, **limits)) for _ in range(40)]
+    for read in narrow:
+        read.wake()
+    await until(lambda: sum(read.records for read in narrow) == 1)
+    wide = Read(pace(here, stream="quakes", **limits))
+    wide.wake()
+    await until(lambda: wide.records > 500)
+    for read in (*narrow, wide):
+        read.close()
+
+
+async def test_what_a_read_leaves_of_its_turn_holds_up_no_other_tenant(here: Node) -> None:
+    """Both have no limit of bytes: of what is not limited nobody keeps a part for himself."""
+    limits = {"records_per_second": rate(1000, 10)}
+    one, woken = pace(here, tenant="one", **limits), Woken()
+    while True:
+        while one.room(replayed=False):
+            one.spend(one.room(replayed=False), 0, 100)
+        before = woken.times
+        one.wait(woken)
+        await until(lambda before=before: woken.times > before)
+        if one.turn > 1:
+            break
+    one.spend(1, 0, 100)
+    assert one.turn, "it goes on to have a turn, and has nothing more to send"
+    other = Read(pace(here, tenant="other", **limits))
+    other.wake()
+    await until(lambda: other.records > 100)
+    one.close()
+    other.close()
+
+
 async def test_reads_that_wait_for_bytes_take_turns_too(here: Node) -> None:
     reads = [Read(pace(here, bytes_per_second=rate(40_000, 2_000)), record_bytes=900) for _ in range(5)]
     for read in reads:

@@ -23,7 +23,7 @@ HELD_US: Final = 5_000_000
 LITTLE_HELD_US: Final = 20_000_000
 """Little of a burst is reported less often: most tenants are light, and most questions would be their reports."""
 
-_LOOKED_AT: Final = 16
+_LOOKED_AT: Final = 64
 _UNITS: Final = ("bytes", "requests", "records")
 
 
@@ -315,7 +315,9 @@ class Account:
         if self.line.waiting:
             # Tokens may be there that are promised; whoever does not use his turn in time loses it.
             lacking = {pace.lacks for pace in islice(self.line.waiting, _LOOKED_AT)}
-            self._wake_in(min(max(STEP_US, lease.ripe_in_us(now_us=now_us) or 5 * STEP_US) for lease in lacking))
+            again_in_us = min(max(STEP_US, lease.ripe_in_us(now_us=now_us) or 5 * STEP_US) for lease in lacking)
+            # Who stands behind those may lack something else.
+            self._wake_in(again_in_us if len(self.line.waiting) <= _LOOKED_AT else min(again_in_us, 5 * STEP_US))
 
     def _is_short(self) -> bool:
         for lease in self.leases.values():

@@ -87,7 +87,7 @@ class Lease:
         rate = self.rate
         self._share = self._target = max(1, min(rate.capacity, rate.tokens_in(SHARE_US)))
         self.low = (self._share + 1) // 2
-        self.step = max(1, rate.tokens_in(STEP_US))
+        self.step = max(1, min(rate.capacity, rate.tokens_in(STEP_US)))
         """A turn's worth where many wait."""
 
     # ---- what there is -------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from gateway.limits.lease import Lease
 TURN_US: Final = 250_000
 """A turn that was not used in this time goes to others."""
 
-_SKIPPED: Final = 16
+_SKIPPED: Final = 64
 _ROUNDS: Final = 8
 
 Needs = tuple[tuple[Lease, ...], tuple[Lease, ...]]
@@ -128,13 +128,15 @@ class Line:
         skipped: deque[Waiting] = deque()
         # Turns only take: what was not there for one is not there for the next who needs the same.
         spent: set[Needs] = set()
+        served: set[Needs] = set()
         self._rounds += 1
         # Who is far behind others that get nothing is looked at now and then: he may wait for something else.
         most_skipped = count if self._rounds % _ROUNDS == 0 else _SKIPPED
         while self.waiting and len(skipped) < most_skipped:
             read = self.waiting.popleft()
             needs = read.needs()
-            if needs not in spent and self._give_turn(read, needs, count):
+            if needs not in spent and self._give_turn(read, needs, count, is_first=needs not in served):
+                served.add(needs)
                 waiter, read.waiter = read.waiter, None
                 if waiter is not None:
                     woken.append(waiter)
@@ -146,11 +148,15 @@ class Line:
         for waiter in woken:
             waiter.wake()
 
-    def _give_turn(self, read: Waiting, needs: Needs, count: int) -> bool:
+    def _give_turn(self, read: Waiting, needs: Needs, count: int, *, is_first: bool) -> bool:
         turns = [_turn_of(leases, count) for leases in needs]
         if not all(turns):
             return False
-        if any(lease.is_scarce for leases in needs for lease in leases):
+        leases = [*needs[0], *needs[1]]
+        if any(lease.is_scarce for lease in leases):
+            if not is_first and any(lease.left - lease.promised < lease.step for lease in leases):
+                # The rest of a step is kept for the next one: whoever got it would come round as late as the others.
+                return False
             read.turn, read.byte_turn = turns
             _promise(needs, read.turn, read.byte_turn)
             self._turns[read] = needs
@@ -175,4 +181,6 @@ def _turn_of(leases: tuple[Lease, ...], count: int) -> int:
 def _promise(needs: Needs, records: int, data_bytes: int) -> None:
     for leases, count in zip(needs, (records, data_bytes), strict=True):
         for lease in leases:
-            lease.promised += count
+            # What is not limited is everybody's, and nobody keeps others from it.
+            if lease.name:
+                lease.promised += count

@@ -22,7 +22,6 @@ class PageRead:
     def __init__(self, registry: Registry, opening: Opening, grant: Grant, shape: Shape, *, limit: int) -> None:
         self._ready = asyncio.Event()
         self._on_drain = registry.on_drain
-        self._on_drain[self.wake] = None
         self.feed = opening.feed
         self.queued = False
         self._teller = registry.teller(opening.feed, grant, shape, FRAMINGS["pull"])
@@ -37,6 +36,7 @@ class PageRead:
             replay_records=(wanted, wanted),
             ahead_records=0,
         )
+        self._on_drain[self.wake] = None
 
     def pump(self) -> bool:
         """Records have arrived. See ``Pumped``."""
