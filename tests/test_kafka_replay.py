@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 
@@ -157,16 +158,17 @@ async def test_one_consumer_changes_between_topics(kafka: Kafka, cluster: Fragil
 async def test_aborted_records_and_markers_are_passed(kafka: Kafka, pool: ReplayPool, cluster: FragileCluster) -> None:
     name = f"aborted-{uuid.uuid4().hex}"
     await kafka.create_topic(name, 1)
+    offsets = Offsets(cluster)
+
+    async def is_ended(turn: int) -> bool:
+        return await offsets.latest(name) == (11 * (turn + 1),)
+
     for turn in range(4):
         async with kafka.transaction(f"{name}-{turn}", commit=turn % 2 == 0) as producer:
             for n in range(10):
                 await producer.send(name, b"%d-%d" % (turn, n), partition=0)
-    offsets = Offsets(cluster)
-
-    async def complete() -> bool:
-        return await offsets.latest(name) == (44,)
-
-    await eventually(complete)
+        # A broker answers that a transaction is over before its marker is in the log.
+        await eventually(partial(is_ended, turn))
     read, _ = await read_all(pool, name, (0,), (44,), max_records=4)
     assert [record.value for record in read[0]] == [b"%d-%d" % (turn, n) for turn in (0, 2) for n in range(10)]
     # An end within the aborted part, and one within markers.
