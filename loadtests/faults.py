@@ -19,8 +19,8 @@ from loadtests.ordeal.kinds import KINDS
 from loadtests.ordeal.rounds import Outcome, markdown, meets_bar, run
 from loadtests.ordeal.stage import stage
 from tests.parts import postgres, redis
-from tests.parts.kafka import free_port
 from tests.parts.kafka_trio import NODES, KafkaTrio, trio
+from tests.parts.ports import free_port
 from tests.parts.postgres import PostgresServer
 from tests.parts.readers import PROTOCOLS
 from tests.parts.redis import RedisServer

@@ -17,8 +17,9 @@ from gateway.auth.apart import Apart
 from gateway.auth.keys import MAX_DOCUMENT_BYTES
 from tests.parts import keyserver
 from tests.parts.certificates import DAY, make_certificate
-from tests.parts.kafka import eventually, free_port
+from tests.parts.kafka import eventually
 from tests.parts.keyserver import Behaviour, KeyServer
+from tests.parts.ports import free_port
 
 DOCUMENT = json.dumps({"keys": []}).encode()
 LONG_SECONDS = 60.0

@@ -22,7 +22,8 @@ from gateway.auth.tokens import IssuerSettings, TokenVerifier
 from gateway.cli import main
 from gateway.clock import SystemClock
 from gateway.database.database import Database
-from tests.parts.kafka import Kafka, free_port
+from tests.parts.kafka import Kafka
+from tests.parts.ports import free_port
 from tests.parts.redis import RedisServer
 from tests.reference_pages import FOLDER, cli_page, commands
 

@@ -22,7 +22,8 @@ from gateway.catalog.source import MAX_FILE_BYTES
 from gateway.cli import main
 from gateway.cli.sampling import shares
 from gateway.model import Contract
-from tests.parts.kafka import Kafka, free_port
+from tests.parts.kafka import Kafka
+from tests.parts.ports import free_port
 
 ORIGIN = Origin("events", "events.v1", "main", "kafka.internal:9092", "kafka", 4)
 

@@ -21,7 +21,8 @@ from gateway.database.faults import DatabaseUnavailable
 from gateway.database.schema import Schema
 from gateway.database.workers import Workers
 from gateway.errors import ConfigurationProblems
-from tests.parts.kafka import eventually, free_port
+from tests.parts.kafka import eventually
+from tests.parts.ports import free_port
 from tests.parts.postgres import PostgresServer
 
 QUICK = Bounds(pool_size=2, pool_seconds=0.2, connect_seconds=2, statement_seconds=0.3)

@@ -15,8 +15,9 @@ from uuid import uuid4
 from gateway.database.database import Database
 from gateway.database.schema import VERSIONS, Schema
 from tests.parts.gateway import Deployment, GatewayProcess, contract
-from tests.parts.kafka import Kafka, eventually, free_port
+from tests.parts.kafka import Kafka, eventually
 from tests.parts.partner import Partner, problem
+from tests.parts.ports import free_port
 from tests.parts.postgres import PostgresServer
 
 GENEROUS_SECONDS = 60

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from gateway.transport.forwarded import MAX_HOPS, Client, ClientNaming, TrustedProxies, parse_address, parse_node
 from tests.parts.gateway import Deployment, contract
-from tests.parts.kafka import Kafka, eventually, free_port
+from tests.parts.kafka import Kafka, eventually
 from tests.parts.partner import Partner
+from tests.parts.ports import free_port
 
 PROXIES = TrustedProxies(["10.0.0.0/8", "192.0.2.7", "2001:db8:aa::/48"])
 PROXY = "10.0.0.1"

@@ -22,9 +22,10 @@ import pytest
 from tests.parts import keyserver
 from tests.parts.certificates import make_certificate
 from tests.parts.gateway import Deployment, GatewayProcess, catalog, contract
-from tests.parts.kafka import Kafka, eventually, free_port
+from tests.parts.kafka import Kafka, eventually
 from tests.parts.keyserver import KeyServer
 from tests.parts.partner import Partner, problem
+from tests.parts.ports import free_port
 from tests.parts.tokens import PretendIssuer, SigningKey
 
 LIST = "/v1/streams"

@@ -14,7 +14,8 @@ from gateway.clock import SystemClock
 from gateway.kafka.cluster import ClusterSettings, KafkaCluster
 from gateway.kafka.faults import KafkaUnavailable, TopicMissing
 from gateway.kafka.offsets import Offsets
-from tests.parts.kafka import Kafka, eventually, free_port
+from tests.parts.kafka import Kafka, eventually
+from tests.parts.ports import free_port
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from gateway.errors import Unavailable
 from gateway.kafka.cluster import ClusterSettings, KafkaCluster
 from gateway.kafka.faults import KafkaUnavailable
 from gateway.kafka.offsets import Offsets, TopicMissing
-from tests.parts.kafka import Kafka, KafkaBroker, eventually, free_port
+from tests.parts.kafka import Kafka, KafkaBroker, eventually
+from tests.parts.ports import free_port
 
 
 @pytest.fixture

@@ -29,10 +29,11 @@ from gateway.pem import PemFiles
 from tests.conftest import or_left_out
 from tests.parts import token_endpoint as endpoint_part
 from tests.parts.gateway import Deployment, GatewayProcess, contract
-from tests.parts.kafka import Kafka, eventually, free_port
+from tests.parts.kafka import Kafka, eventually
 from tests.parts.kafka_secured import AUDIENCE, ISSUER, PASSWORD, Authority, SecuredKafka, secured
 from tests.parts.metering import new_database, total
 from tests.parts.partner import Partner, problem
+from tests.parts.ports import free_port
 from tests.parts.sink import RecordingSink
 from tests.parts.token_endpoint import CLIENT, SECRET
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from gateway.limits.redis import RedisLink
-from tests.parts.kafka import free_port
+from tests.parts.ports import free_port
 from tests.parts.redis import RedisServer
 
 

@@ -17,7 +17,8 @@ import pytest
 from tests.conftest import or_left_out
 from tests.parts import browser
 from tests.parts.gateway import Deployment, GatewayProcess, catalog, contract
-from tests.parts.kafka import Kafka, eventually, free_port
+from tests.parts.kafka import Kafka, eventually
+from tests.parts.ports import free_port
 from tests.parts.redis import RedisServer
 from tests.parts.switch import switch
 

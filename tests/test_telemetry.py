@@ -19,7 +19,7 @@ from gateway.config.settings import TelemetrySettings
 from gateway.config.telemetry import telemetry
 from gateway.observability.telemetry import CLOSE_SECONDS, Telemetry
 from tests.parts.collector import Collector, collector
-from tests.parts.kafka import free_port
+from tests.parts.ports import free_port
 from tests.test_logs import logging_to
 
 CALLER = "0af7651916cd43dd8448eb211c80319c"

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.parts.gateway import Deployment, catalog, contract
-from tests.parts.kafka import Kafka, free_port
+from tests.parts.kafka import Kafka
 from tests.parts.partner import Partner
+from tests.parts.ports import free_port
 from tests.parts.process import die_with_parent
 
 PARTITIONS = 4

@@ -21,6 +21,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
+from tests.parts.ports import free_port
 from tests.parts.process import die_with_parent
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -399,13 +400,6 @@ async def eventually(condition: Callable[[], bool] | Callable[[], Awaitable[bool
             return
         assert time.monotonic() < deadline, f"still not so after {seconds:g} s"
         await asyncio.sleep(0.02)
-
-
-def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _leave_last(meeting_place: Path) -> None:

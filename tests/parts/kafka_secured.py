@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 from jwt.algorithms import RSAAlgorithm
 
-from tests.parts.kafka import KafkaBroker, free_port
+from tests.parts.kafka import KafkaBroker
+from tests.parts.ports import free_port
 
 PASSWORD = "correct-horse"
 ISSUER = "https://issuer.test"

@@ -7,7 +7,8 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tests.parts.kafka import Kafka, KafkaBroker, free_port
+from tests.parts.kafka import Kafka, KafkaBroker
+from tests.parts.ports import free_port
 
 NODES = (1, 2, 3)
 _PROPERTIES = """

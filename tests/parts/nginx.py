@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tests.parts import apt
 from tests.parts.certificates import make_certificate
-from tests.parts.kafka import PartMissing, free_port
+from tests.parts.kafka import PartMissing
+from tests.parts.ports import free_port
 from tests.parts.process import die_with_parent
 
 SHIPPED = Path(__file__).resolve().parents[2] / "deploy" / "nginx.conf"

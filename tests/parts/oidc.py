@@ -15,8 +15,8 @@ from typing import IO, Any
 
 import httpx
 
-from tests.parts.kafka import free_port
 from tests.parts.node import FOLDER, packages
+from tests.parts.ports import free_port
 from tests.parts.process import die_with_parent
 
 CLIENT_ID = "acme-web"

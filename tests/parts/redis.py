@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import random
 import shutil
 import signal
 import socket
@@ -16,7 +15,8 @@ from typing import Any
 
 import redis
 
-from tests.parts.kafka import PartMissing, free_port
+from tests.parts.kafka import PartMissing
+from tests.parts.ports import free_port
 from tests.parts.process import die_with_parent
 
 START_SECONDS = 10
@@ -197,7 +197,7 @@ class RedisCluster:
             for number in range(masters + 1)
         ]
         for server in self.servers:
-            server.port = _free_port_with_bus()
+            server.port = free_port(also=10_000)  # its bus, to the other servers
         self.masters, self.replica = self.servers[:masters], self.servers[masters]
 
     def start(self) -> None:
@@ -236,16 +236,6 @@ class RedisCluster:
         """All of them."""
         for one in self.servers:
             one.kill()
-
-
-def _free_port_with_bus() -> int:
-    """A port of which the one ten thousand above is free too: servers of a cluster talk to each other there."""
-    while True:
-        port = random.randrange(12_000, 22_000)
-        with contextlib.suppress(OSError), socket.socket() as one, socket.socket() as other:
-            one.bind(("127.0.0.1", port))
-            other.bind(("127.0.0.1", port + 10_000))
-            return port
 
 
 def _until(holds: Callable[[], bool], what: str, *, seconds: float = 60) -> None:
