@@ -21,6 +21,7 @@ from gateway.subscription.filter import parse_terms
 from gateway.subscription.selector import FieldIndex, selector
 from loadtests.pester import CONNECTIONS
 from loadtests.readers import Readers, WrongDelivery, request
+from loadtests.scenarios import closing
 from loadtests.scenarios.filters import (
     AIRLINES,
     EXPOSED,
@@ -271,6 +272,11 @@ def decoded(payload: bytes) -> dict[str, str]:
 
 def test_records_have_the_size_that_the_page_of_results_states() -> None:
     assert {len(value(partition, sequence)) for partition in range(4) for sequence in (0, 10**9)} == {RECORD_BYTES}
+
+
+def test_the_month_that_a_load_test_closes_is_one_that_a_gateway_can_have_had() -> None:
+    rows = closing.run(None, quick=True)
+    assert len(rows) == 3
 
 
 def test_the_table_says_what_was_measured_and_whether_it_was_enough() -> None:
