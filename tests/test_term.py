@@ -36,7 +36,7 @@ class Bench:
         self.clock = ManualClock()
         self.wheel = TimerWheel(self.clock)
         self.stream = Stream(self.clock)
-        self.term = Term(self.wheel, self.clock, self.stream)
+        self.term = Term(self.wheel, self.clock)
 
     def grant(self, *, expires_in: float, entitled_for: float = 1e9) -> Grant:
         now = self.clock.now()
@@ -56,7 +56,7 @@ class Bench:
 @pytest.mark.parametrize("left", [1, 30, WARNING_SECONDS])
 async def test_with_a_minute_or_less_the_warning_comes_right_after_the_open(left: int) -> None:
     b = Bench()
-    b.term.run(b.grant(expires_in=left))
+    b.term.run(b.grant(expires_in=left), b.stream)
     assert b.told() == [("expiring", 0)], "before any time has passed"
     b.pass_time(left + 2)
     assert b.told() == [("expiring", 0), ("end", left)]
@@ -66,7 +66,7 @@ async def test_with_a_minute_or_less_the_warning_comes_right_after_the_open(left
 
 async def test_with_more_it_comes_a_minute_before_the_end_and_once() -> None:
     b = Bench()
-    b.term.run(b.grant(expires_in=200))
+    b.term.run(b.grant(expires_in=200), b.stream)
     b.pass_time(190)
     assert b.told() == [("expiring", 140)]
     b.pass_time(20)
@@ -75,10 +75,10 @@ async def test_with_more_it_comes_a_minute_before_the_end_and_once() -> None:
 
 async def test_a_fresh_token_has_a_warning_of_its_own_at_once_where_it_ends_soon_too() -> None:
     b = Bench()
-    b.term.run(b.grant(expires_in=30))
-    b.term.run(b.grant(expires_in=40))
+    b.term.run(b.grant(expires_in=30), b.stream)
+    b.term.run(b.grant(expires_in=40), b.stream)
     assert b.told() == [("expiring", 0), ("expiring", 0)]
-    b.term.run(b.grant(expires_in=300))
+    b.term.run(b.grant(expires_in=300), b.stream)
     b.pass_time(60)
     assert len(b.told()) == 2, "the ends of the first two are forgotten"
     b.pass_time(190)
@@ -88,15 +88,15 @@ async def test_a_fresh_token_has_a_warning_of_its_own_at_once_where_it_ends_soon
 async def test_another_decision_on_the_same_token_warns_no_second_time() -> None:
     b = Bench()
     held = b.grant(expires_in=30)
-    b.term.run(held)
-    b.term.run(replace(held, plan=replace(held.plan, revision=2)))
+    b.term.run(held, b.stream)
+    b.term.run(replace(held, plan=replace(held.plan, revision=2)), b.stream)
     b.pass_time(31)
     assert b.told() == [("expiring", 0), ("end", 30)]
 
 
 async def test_an_entitlement_ends_the_stream_before_its_token_does() -> None:
     b = Bench()
-    b.term.run(b.grant(expires_in=500, entitled_for=100))
+    b.term.run(b.grant(expires_in=500, entitled_for=100), b.stream)
     b.pass_time(101)
     assert b.told() == [("end", 100)]
     assert isinstance(b.stream.ends[0], AccessWithdrawn)

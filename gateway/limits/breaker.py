@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 from typing import Final, TypeVar
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -66,7 +66,7 @@ class Breaker:
         if self.is_open:
             raise Away(self.reason)
         try:
-            async with _patience(CALL_SECONDS):
+            async with _Patience(CALL_SECONDS):
                 try:
                     return await ask()
                 except (ConnectionError, RedisError) as error:
@@ -112,7 +112,7 @@ class Breaker:
 
     async def _is_good(self, probe: Callable[[], Awaitable[object]]) -> bool:
         try:
-            async with _patience(CALL_SECONDS / 2):
+            async with _Patience(CALL_SECONDS / 2):
                 await probe()
         except (RedisError, OSError, TimeoutError) as error:
             self.reason = str(error) or f"no answer within {CALL_SECONDS * 500:.0f} ms"
@@ -120,29 +120,40 @@ class Breaker:
         return True
 
 
-@contextlib.asynccontextmanager
-async def _patience(seconds: float) -> AsyncIterator[None]:
-    """Raises TimeoutError when the loop has waited so long.
+class _Patience:
+    """Raises TimeoutError within it when the loop has waited so long.
 
     In steps, so that a loop that was held up itself does not take an answer that is there already for one that is not.
     """
-    loop, left = asyncio.get_running_loop(), STEPS
-    timer: asyncio.TimerHandle | None = None
 
-    def wait_on() -> None:
-        nonlocal left, timer
-        left -= 1
-        if left:
-            timer = loop.call_later(seconds / STEPS, wait_on)
+    __slots__ = ("_deadline", "_left", "_step_seconds", "_timer")
+
+    def __init__(self, seconds: float) -> None:
+        self._deadline = asyncio.timeout(None)
+        self._left = STEPS
+        self._step_seconds = seconds / STEPS
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def __aenter__(self) -> None:
+        await self._deadline.__aenter__()
+        self._wait_on()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            # It keeps this, as this keeps it.
+            self._timer = None
+        await self._deadline.__aexit__(kind, error, at)
+
+    def _wait_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._left:
+            self._left -= 1
+            self._timer = loop.call_later(self._step_seconds, self._wait_on)
         else:
-            deadline.reschedule(loop.time())
-
-    async with asyncio.timeout(None) as deadline:
-        timer = loop.call_later(seconds / STEPS, wait_on)
-        try:
-            yield
-        finally:
-            timer.cancel()
+            self._deadline.reschedule(loop.time())
 
 
 def _is_broken(error: Exception) -> bool:

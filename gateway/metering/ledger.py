@@ -73,6 +73,12 @@ class Ledger(LedgerRows):
         self._lines: dict[Line, int] = {}
         self._sources: dict[str, int] = {}
         self._upsert = self._upsert_of_cells()
+        # Made once, since a table under another name is a hundred objects that keep each other.
+        offsets = self._insert(OFFSETS)
+        self._upsert_of_offsets: Any = offsets.on_conflict_do_update(
+            index_elements=["topic", "partition"],
+            set_={"next": offsets.excluded.next, "topic_id": offsets.excluded.topic_id},
+        )
 
     # ---- what comes in -------------------------------------------------------------------------------------------
 
@@ -195,17 +201,12 @@ class Ledger(LedgerRows):
             connection.execute(SOURCES.update().where(table.source == source).values(changes))
 
     def _write_place(self, connection: sa.Connection, place: Place) -> None:
-        statement = self._insert(OFFSETS)
-        statement = statement.on_conflict_do_update(
-            index_elements=["topic", "partition"],
-            set_={"next": statement.excluded.next, "topic_id": statement.excluded.topic_id},
-        )
         rows = [
             {"topic": place.topic, "partition": partition, "topic_id": place.topic_id, "next": offset, "target": 0}
             for partition, offset in place.positions.items()
         ]
         if rows:
-            connection.execute(statement, rows)
+            connection.execute(self._upsert_of_offsets, rows)
 
     # ---- who reads the topic, and how far it is ------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ import enum
 import functools
 import math
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ from gateway.server.writer import TellsItsWriter, TransportWriter
 
 KEPT_BYTES: Final = 4096
 """What a request came as is kept up to so much, to know the same one by."""
+
+
+_Request = weakref.ref[RequestResponseCycle]
 
 
 class Phase(enum.Enum):
@@ -127,6 +131,8 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
             # Nobody hears it any more, but it is counted and logged as it is put into words.
             self._in_words(due)
         super().connection_lost(exc)
+        # A request knows its connection: if that knew the request for longer, both would wait for the collector.
+        self.cycle = self.scope = None  # type: ignore[assignment]
         if running is not None:
             _disconnect(running)
         self.pipeline.clear()
@@ -267,9 +273,11 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         scope: Any = cycle.scope
+        # Weakly, since the scope is the request's own; while somebody answers it, it is there.
+        request = weakref.ref(cycle)
         scope["extensions"] = {
-            WRITER_EXTENSION: functools.partial(self._open_writer, cycle),
-            AGAIN_EXTENSION: functools.partial(self._keep_again, cycle),
+            WRITER_EXTENSION: functools.partial(self._open_writer, request),
+            AGAIN_EXTENSION: functools.partial(self._keep_again, request),
         }
         if scope["http_version"] == "1.0":
             cycle.chunked_encoding = False
@@ -295,9 +303,10 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         elif self._phase is Phase.HEADERS:
             self._deadline = time.monotonic() + self._bounds.header_seconds
 
-    def _open_writer(self, cycle: RequestResponseCycle) -> DirectWriter:
+    def _open_writer(self, request: _Request) -> DirectWriter:
         """``gateway.ports.OpenWriter`` for one request."""
-        if cycle.disconnected or self.transport.is_closing():
+        cycle = request()
+        if cycle is None or cycle.disconnected or self.transport.is_closing():
             writer = TransportWriter(self.transport, chunked=False, paused=False)
             writer.shut()
             return writer
@@ -311,9 +320,12 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
             self._writer = TransportWriter(self.transport, chunked=not one_zero, paused=self.flow.write_paused)
         return self._writer
 
-    def _keep_again(self, cycle: RequestResponseCycle, answer: AnswerAgain) -> None:
+    def _keep_again(self, request: _Request, answer: AnswerAgain) -> None:
         """``gateway.ports.KeepAgain`` for one request."""
-        is_last = self._phase is Phase.REQUEST and cycle is self.cycle and cycle.keep_alive
+        cycle = request()
+        if cycle is None or cycle is not self.cycle:
+            return
+        is_last = self._phase is Phase.REQUEST and cycle.keep_alive
         if is_last and cycle.scope["method"] == "GET" and is_head_alone(self.headers):
             received = self._received if cycle.scope["http_version"] == "1.1" else None
             self._again = Again(self.url, self.headers, answer, received=received)

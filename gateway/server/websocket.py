@@ -216,7 +216,11 @@ class GuardedWebSocketProtocol(TellsItsWriter, WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         scope: Any = self.scope
         scope["extensions"][WRITER_EXTENSION] = self._open_writer
-        await super().run_asgi()
+        try:
+            await super().run_asgi()
+        finally:
+            # The scope is the connection's own: each would keep the other until the garbage collector comes.
+            del scope["extensions"][WRITER_EXTENSION]
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.close":

@@ -109,11 +109,8 @@ class TransportWriter:
 
     def _freeze(self, unsent_bytes: int) -> None:
         self._frozen = True
-        self._sampled_bytes = unsent_bytes
-        self.unsent = self._unsent_at_loss
-
-    def _unsent_at_loss(self) -> int:
-        return self._sampled_bytes
+        # No method of its own: that would keep it until the garbage collector comes.
+        self.unsent = lambda: unsent_bytes
 
 
 def _buffered(transport: asyncio.Transport) -> int:

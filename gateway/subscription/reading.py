@@ -267,6 +267,8 @@ class Reading:
             self._is_closed = True
             self._end_replay("closed")
             self._live.release(self._recipe)
+            # Who is told keeps this reading, in most cases.
+            self._on_ready = _nobody
 
     # ---- how it finds its way ------------------------------------------------------------------------------------
 
@@ -387,3 +389,7 @@ class Reading:
 def _is_short_of(here: Vector, until: Vector) -> bool:
     """Whether ``here`` is before ``until`` in some partition; one that is not held stands at 0."""
     return any(end > (here[p] if p < len(here) else 0) for p, end in enumerate(until))
+
+
+def _nobody() -> None:
+    """Waits for no more records."""

@@ -103,7 +103,7 @@ class Subscription:
         self._heartbeat: Timer | None = None
         self._pacing: Timer | None = None
         self._explaining: Timer | None = None
-        self._term = Term(wheel, clock, self)
+        self._term = Term(wheel, clock)
 
     def start(self, reading: Reading) -> None:
         """Begin to deliver."""
@@ -114,7 +114,7 @@ class Subscription:
         # The first beat is anywhere in the interval, so that streams opened together do not beat together.
         first = random.uniform(0.5, 1.0) * self._heartbeat_seconds  # noqa: S311
         self._heartbeat = self._wheel.schedule(first, self._beat)
-        self._term.run(self.grant)
+        self._term.run(self.grant, self)
         self.wake()
 
     def renew(self, grant: Grant) -> None:
@@ -122,7 +122,7 @@ class Subscription:
         self._settle_idle()
         self.budget.renew(grant, self.reading, now=self._clock.now())
         self.grant = grant
-        self._term.run(grant)
+        self._term.run(grant, self)
         # It may have waited for the rates of the plan before.
         self.wake()
 

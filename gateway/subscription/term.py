@@ -30,19 +30,19 @@ class Term:
 
     __slots__ = ("_bearer", "_clock", "_grant", "_is_warned", "_timer", "_wheel")
 
-    def __init__(self, wheel: TimerWheel, clock: Clock, bearer: Bearer) -> None:
+    def __init__(self, wheel: TimerWheel, clock: Clock) -> None:
         self._wheel = wheel
         self._clock = clock
-        self._bearer = bearer
+        self._bearer: Bearer | None = None
         self._grant: Grant | None = None
         self._is_warned = False
         self._timer: Timer | None = None
 
-    def run(self, grant: Grant) -> None:
+    def run(self, grant: Grant, bearer: Bearer) -> None:
         """From now on this grant counts, and no other."""
         held = self._grant
         self.close()
-        self._grant = grant
+        self._grant, self._bearer = grant, bearer
         if held is None or held.principal is not grant.principal:
             self._is_warned = False
         self._look()
@@ -52,23 +52,23 @@ class Term:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._grant = None
+        self._grant = self._bearer = None
 
     def _look(self) -> None:
-        grant = self._grant
-        if grant is None:
+        grant, bearer = self._grant, self._bearer
+        if grant is None or bearer is None:
             return
         now = self._clock.now()
         if now >= grant.expires_at:
-            self._bearer.end(TokenExpired("The access token's time is over."))
+            bearer.end(TokenExpired("The access token's time is over."))
             return
         if now >= grant.entitled_until:
-            self._bearer.end(AccessWithdrawn("The entitlement of your organisation to this stream is over."))
+            bearer.end(AccessWithdrawn("The entitlement of your organisation to this stream is over."))
             return
         following = min(grant.expires_at, grant.entitled_until)
         if not self._is_warned and now >= grant.expires_at - WARNING_SECONDS:
             self._is_warned = True
-            self._bearer.say_expiring()
+            bearer.say_expiring()
         elif not self._is_warned:
             following = min(following, grant.expires_at - WARNING_SECONDS)
         self._timer = self._wheel.schedule(following - now, self._look)

@@ -199,7 +199,7 @@ class RequestMiddleware:
             span.note("route", route)
             span.note("status", status)
             span.end(answer.code)
-        summary = scope["state"].get("access_summary")
+        summary = scope["state"].pop("access_summary", None)
         members: dict[str, object] = {
             **fields,
             **(summary() if summary is not None else {}),

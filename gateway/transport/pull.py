@@ -201,6 +201,8 @@ class _Client:
 
     async def close(self) -> None:
         """Hear nothing any more."""
-        if self._hearing is not None:
-            self._hearing.cancel()
-            await asyncio.gather(self._hearing, return_exceptions=True)
+        # Not kept: a task that was cancelled remembers where it stood, and that is here.
+        hearing, self._hearing = self._hearing, None
+        if hearing is not None:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
