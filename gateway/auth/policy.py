@@ -205,10 +205,7 @@ def decide(
     ``contract`` is None where no stream has the name that was asked for. Raises the GatewayError that says why not.
     """
     case = Case(principal, contract, catalog, transport=transport, now=now)
-    for condition in CONDITIONS:
-        refusal = condition.refusal(case)
-        if refusal is not None:
-            raise refusal
+    _refuse(CONDITIONS, case)
     if contract is None or case.found is None or case.right is None:
         raise StreamNotFound(NO_SUCH_STREAM)
     return Grant(
@@ -227,9 +224,9 @@ def decide(
 def member(principal: Principal, catalog: Catalog) -> tuple[Tenant, Application]:
     """The tenant and application of a principal. Raises TokenInvalid where there is none, TenantSuspended."""
     case = Case(principal, None, catalog, transport=None, now=0)
-    refusal = _first_refusal(MEMBERSHIP, case)
-    if refusal is not None or case.found is None:
-        raise refusal or TokenInvalid("unknown_application")
+    _refuse(MEMBERSHIP, case)
+    if case.found is None:
+        raise TokenInvalid("unknown_application")
     return case.found
 
 
@@ -245,6 +242,17 @@ def readable(principal: Principal, contracts: Iterable[Contract], catalog: Catal
         if case.right is not None and _first_refusal(ACCESS, case) is None:
             found.append(Readable(contract, case.right.entitlement, case.right.plan, case.masks()))
     return sorted(found, key=lambda one: one.contract.stream)
+
+
+def _refuse(conditions: Iterable[Condition], case: Case) -> None:
+    """Raise the first refusal, if there is one."""
+    refusal = _first_refusal(conditions, case)
+    if refusal is not None:
+        try:
+            raise refusal
+        finally:
+            # It knows this frame: if that knew it too, both would wait for the garbage collector.
+            del refusal
 
 
 def _first_refusal(conditions: Iterable[Condition], case: Case) -> GatewayError | None:
