@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from tests.parts.gateway import UNLIMITED, Deployment, GatewayProcess, catalog, 
 from tests.parts.kafka import Kafka, eventually
 from tests.parts.partner import PROTOCOLS, Partner
 from tests.parts.redis import server
+from tests.parts.serving import RawClient
 
 TIMES = 20
 LIMITS = {
@@ -83,6 +85,29 @@ async def test_a_stream_that_is_over_leaves_nothing_to_the_collector(stage: Stag
     for protocol in PROTOCOLS:
         for _ in range(TIMES // 4):
             await read(protocol)
+    await eventually(stage.is_alone)
+    assert stage.left() == {}
+
+
+async def test_a_connection_that_turns_into_a_websocket_leaves_nothing_to_the_collector(stage: Stage) -> None:
+    async def ask_and_upgrade() -> None:
+        place = urlsplit(stage.partner.base_url)
+        assert place.port is not None
+        client = RawClient(*await asyncio.open_connection("127.0.0.1", place.port))
+        head = f"Host: {place.netloc}\r\nAuthorization: Bearer {stage.partner.token}\r\n"
+        await client.say(f"GET /v1/limits HTTP/1.1\r\n{head}\r\n".encode())
+        assert (await client.answer()).status == 200
+        upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        await client.say(f"GET /v1/streams/numbers/ws HTTP/1.1\r\n{head}{upgrade}{key}\r\n".encode())
+        assert (await client.hear(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        client.leave()
+        await client.writer.wait_closed()
+
+    await ask_and_upgrade()
+    stage.left()
+    for _ in range(3):
+        await ask_and_upgrade()
     await eventually(stage.is_alone)
     assert stage.left() == {}
 

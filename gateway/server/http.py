@@ -166,8 +166,8 @@ class GuardedHttpProtocol(TellsItsWriter, HttpToolsProtocol):
         except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-                # The parser holds this protocol's methods: without this both wait for the garbage collector.
-                self.parser = None  # type: ignore[assignment]
+                # They hold this protocol, which is over here: without this all wait for the garbage collector.
+                self.parser = self.cycle = self.scope = self._again = None  # type: ignore[assignment]
             else:
                 self._read_again_without_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:

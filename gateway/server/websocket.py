@@ -220,7 +220,7 @@ class GuardedWebSocketProtocol(TellsItsWriter, WebSocketsSansIOProtocol):
             await super().run_asgi()
         finally:
             # The scope is the connection's own: each would keep the other until the garbage collector comes.
-            del scope["extensions"][WRITER_EXTENSION]
+            scope["extensions"].pop(WRITER_EXTENSION, None)
 
     async def send(self, message: ASGISendEvent) -> None:
         if message["type"] == "websocket.close":

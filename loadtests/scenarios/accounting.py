@@ -63,7 +63,7 @@ def run(running: KafkaBroker, *, quick: bool) -> list[Row]:
     several times. The limits are real ones, in a real Redis, far above what is used. Only ratios within a round count.
     """
     protocols: tuple[Protocol, ...] = ("sse",) if quick else ("sse", "ws")
-    starts, records, rounds = (1, 100, 2) if quick else (7, 200, 2)
+    starts, records, rounds = (1, 100, 2) if quick else (4, 200, 2)
     what = f"{READERS} readers of {TENANTS} tenants, {PER_SECOND} records/s of 240 B; gateways started {starts} times"
     rows = [Row(f"**Limits and metering, per delivery**: {what}", "")]
     costs: dict[Protocol, Costs] = {protocol: {} for protocol in protocols}

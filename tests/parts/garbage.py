@@ -1,4 +1,4 @@
-"""``python -m tests.parts.garbage ANSWER python -m gateway …``: a gateway that tells what only its garbage collector could free.
+"""``python -m tests.parts.garbage ANSWER python -m gateway …``: a gateway that tells what is left to its collector.
 
 ``Garbage`` is the test's side of it. Each time that ANSWER's ``.ask`` appears, what has become garbage since the last
 time is collected and named in ANSWER; between two questions the collector is off.
